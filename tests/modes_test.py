@@ -238,14 +238,14 @@ def test_a_run_within_its_images_is_refused(tiny_config, small_folder, workdir):
 def test_weights_of_evaluations_during_training_are_missed_before_it(
     tiny_config, tmp_path, monkeypatch
 ):
-    def inception_alone(name: str, path: str) -> None:
+    def inception_alone(name: str, path: str = "") -> None:
         if name == "vgg":
             raise InputError("no weights of VGG16")
 
     monkeypatch.setattr(session, "feature_extractor", inception_alone)
     fields = {"evaluate.features": "inception_2048", "evaluate.every": 10}
     config = tiny_config.with_fields(fields)
-    with pytest.raises(InputError, match="no weights of VGG16"):
+    with pytest.raises(InputError, match="no weights of VGG16, or set evaluate.every=0"):
         modes.train(modes.Task(config, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

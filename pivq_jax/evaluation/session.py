@@ -61,9 +61,7 @@ def check_weights(config: Config, during_training: bool = False) -> None:
         try:
             feature_extractor("vgg")
         except InputError as error:
-            raise InputError(
-                f"evaluations during training: {error}, or evaluate.every=0"
-            ) from error
+            raise InputError(f"{error}, or set evaluate.every=0") from error
     if size >= BACKBONES["alex"].minimum_size:
         load_lpips("alex", alex_weights(config.loss))
 

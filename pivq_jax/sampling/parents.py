@@ -51,9 +51,9 @@ def near_parents(
     choice, the result is that of `random_parents`. Raises as that does, and ValueError for codes of
     another space. Returns int32 [count, parents], values in [0, M).
     """
+    codes, _, codebook = space.check_pair(codes, codes, codebook)
     size = len(codes)
     _check(count, size, parents)
-    codes, _, codebook = space.check_pair(codes, codes, codebook)
     nearest_of = min(nearest_of, size - 1)
     if nearest_of < parents:
         return random_parents(key, count, size, parents)
