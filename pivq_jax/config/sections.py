@@ -318,7 +318,7 @@ class EvaluateConfig(Section):
     )
     images: int = setting(
         0,
-        "most images of each split looked at, in checks, by train_prior and sample, too; 0 is all",
+        "most images of each split that are used, also by train_prior and sample; 0 is all",
         at_least(0),
     )
     features: str = setting(
