@@ -45,11 +45,10 @@ from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features, prdc
-from pivq_jax.evaluation.reconstruction import POOL_IMAGES
+from pivq_jax.evaluation.reconstruction import POOL_IMAGES, psnr_of
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import load_lpips
-from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace, recombine_at_random
 from pivq_jax.training.build import dataset_from_config
@@ -311,7 +310,7 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
         "step": steps,
         "parameters": model.num_parameters(),
         "train_seconds": spent,
-        "psnr": float(np.mean(psnr(jnp.asarray(rebuilt), jnp.asarray(test), 255.0))),
+        "psnr": float(np.mean(psnr_of(rebuilt, test))),
         "lpips": lpips_of(rebuilt, test, batch_size),
         **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes),
         "rfid": frechet_distance(real, extractor.extract(rebuilt)),

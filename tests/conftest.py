@@ -369,6 +369,20 @@ def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def stop_at_second_file(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Ctrl-C, when the second complete file would move to its place in the folder."""
+    replace, moved = Path.replace, []
+
+    def stop(path: Path, target: Path) -> Path:
+        if target.parent == folder:
+            moved.append(target.name)
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+
+
 def read_lines(file: Any) -> list[dict[str, Any]]:
     """Of a file of JSON lines."""
     return [json.loads(line) for line in file.read_text().splitlines()]

@@ -87,9 +87,8 @@ def write_report(session: Session) -> dict[str, Any]:
         if evaluations := read_lines(session.workdir / METRICS, model.step):
             save_png(folder / "training.png", _curves(evaluations))
             pictures.append("training")
-        for path in folder.glob("*.png"):
-            if path.stem in CAPTIONS.keys() - pictures:  # from earlier weights
-                path.unlink()
+        for name in CAPTIONS.keys() - pictures:  # from earlier weights
+            (folder / f"{name}.png").unlink(missing_ok=True)
         title = f"{config.name}, step {model.step:,}"
         write_atomically(folder / "index.html", page(title, sections(metrics, folder)).encode())
     return metrics

@@ -24,6 +24,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.matching import match
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
+from tests.conftest import stop_at_second_file
 from tests.parameters import draw_like
 
 TOLERANCE = 1e-4
@@ -177,16 +178,7 @@ def test_a_model_is_three_files(written):
 
 def test_a_decoder_is_never_beside_the_encoder_of_other_weights(written, tmp_path, monkeypatch):
     folder, config = Path(shutil.copytree(written.parent, tmp_path / "copy")), tiny()
-    replace, moved = Path.replace, []
-
-    def stop(path: Path, target: Path) -> Path:
-        if target.parent == folder:  # what is complete goes to its place
-            moved.append(target.name)
-            if len(moved) == 2:
-                raise KeyboardInterrupt
-        return replace(path, target)
-
-    monkeypatch.setattr(Path, "replace", stop)
+    stop_at_second_file(monkeypatch, folder)
     with pytest.raises(KeyboardInterrupt):
         write_onnx(folder / "tiny.onnx", random_params(config), {"config": config.to_dict()})
     assert [path.name for path in folder.iterdir()] == ["tiny.encoder.onnx"]

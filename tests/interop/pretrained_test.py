@@ -22,7 +22,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.pretrained import pack_parents, read_parents, read_prior, upload_pretrained
 from pivq_jax.sampling import CodeSpace, Labels, Prior, SetPrior
-from tests.conftest import STAGES
+from tests.conftest import STAGES, stop_at_second_file
 from tests.parameters import make_model
 
 ROOT = Path(__file__).parents[2]
@@ -155,16 +155,7 @@ def test_a_failed_write_keeps_the_model_that_was_there(tiny_model, copy, monkeyp
 
 
 def test_parents_and_a_prior_are_never_beside_other_weights(tiny_model, copy, monkeypatch):
-    replace, moved = Path.replace, []
-
-    def die(path: Path, target: Path) -> Path:
-        if target.parent == copy:  # what is complete goes to its place
-            moved.append(target.name)
-            if len(moved) == 2:
-                raise KeyboardInterrupt
-        return replace(path, target)
-
-    monkeypatch.setattr(Path, "replace", die)
+    stop_at_second_file(monkeypatch, copy)
     with pytest.raises(KeyboardInterrupt):
         dataclasses.replace(tiny_model, step=7).save_pretrained(copy)
     monkeypatch.undo()
