@@ -66,6 +66,22 @@ def step_flops(
     return count["flops"] * config.train.accumulation / devices if "flops" in count else None
 
 
+@contextlib.contextmanager
+def _seconds_of_compiling() -> Iterator[list[float]]:
+    """Yields the times that XLA compiles for, one by one as they pass."""
+    found: list[float] = []
+
+    def note(event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith("/jax/core/compile/backend"):
+            found.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+
+
 @dataclasses.dataclass
 class Clock:
     """The time spent on a run and what it was lost to, which resumed runs add to."""
@@ -75,7 +91,7 @@ class Clock:
     steps: int = 0  # that were timed: all but those that compile
     at_peak: float = 0.0  # seconds that they would have taken at the device's peak
     last: float = 0.0  # of the newest evaluation of this process
-    expected: float = 0.0  # of the next evaluation, as long as the last one unless that compiled
+    expected: float = 0.0  # of the next evaluation: that of the last one, without compilation
     peak: float | None = None  # FLOP/s of a device; the loop sets this and `flops`
     flops: float | None = None  # of a step of the newest phase, for each device
     started: float = dataclasses.field(default_factory=time.perf_counter)
@@ -119,18 +135,16 @@ class Clock:
         return opening
 
     @contextlib.contextmanager
-    def on(self, what: str, pending: Any = None, compiles: bool = False) -> Iterator[None]:
-        """Waits for `pending`, arrays of the last step; what is then done counts as lost.
-
-        `compiles` says that an evaluation will be faster the next time.
-        """
+    def on(self, what: str, pending: Any = None) -> Iterator[None]:
+        """Waits for `pending`, arrays of the last step; what is then done counts as lost."""
         jax.block_until_ready(pending)
         started = time.perf_counter()
-        yield
+        with _seconds_of_compiling() as compiling:
+            yield
         seconds = time.perf_counter() - started
         self.spent[what] += seconds
         if what == "evaluations":
-            self.last, self.expected = seconds, 0.0 if compiles else seconds
+            self.last, self.expected = seconds, max(seconds - sum(compiling), 0.0)
 
     def step_at_peak(self) -> float | None:
         """The seconds that a step of the newest phase takes at the device's peak, if known."""

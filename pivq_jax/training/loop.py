@@ -192,7 +192,6 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
     """Trains to the last step from `state`, on which the time of `clock` was spent."""
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     every = config.evaluate.every
-    evaluated: Phase | None = None  # the newest phase in which an evaluation was compiled
     _say_opening(run, state, first_step)
     # Checkpoints are written by all processes, everything else by the first.
     log = None
@@ -244,9 +243,8 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                     state = _save(run, state, completed, phase, progress, in_haste)
             # After the checkpoint, so that a failing evaluation does not lose it.
             if measures and clock.allows(config.evaluate.share):
-                with clock.on("evaluations", state, compiles=phase != evaluated):
+                with clock.on("evaluations", state):
                     figures, pictures = evaluate(run, state, completed, phase)
-                evaluated = phase
                 if log:
                     log.write_evaluation(completed, figures, pictures, clock.last)
             if completed % config.train.picture_every == 0 and not stop:

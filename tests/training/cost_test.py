@@ -1,9 +1,11 @@
 """What a run costs: the time it is lost to, the FLOPs of a step, the device's peak."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from pivq_jax.common.parallel import make_mesh
@@ -40,6 +42,20 @@ def test_an_evaluation_waits_until_the_share_has_room_for_it(now):
     now[0] = 100 + 396
     assert clock.allows(0.05) == (12 + 2 <= 0.05 * (396 + 2))
     assert clock.seconds() == 396
+
+
+def test_the_next_evaluation_is_expected_to_take_as_long_as_the_last_without_compiling():
+    clock = Clock()
+    for compiles in (True, False):
+        program = jax.jit(lambda x: jax.lax.fori_loop(0, 9, lambda _, y: jnp.sort(y @ x), x))
+        x = jnp.ones((64, 64))
+        if not compiles:
+            program(x)
+        with clock.on("evaluations"):
+            program(x).block_until_ready()
+            time.sleep(0.05)
+        assert 0.05 < clock.expected <= clock.last
+        assert (clock.expected < clock.last) == compiles
 
 
 def test_one_process_without_time_keeps_all_from_it(now, monkeypatch):

@@ -11,7 +11,6 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.stopping import Interrupted
 from pivq_jax.data import load_dataset
 from pivq_jax.training import loop
-from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.run import save_picture
@@ -61,24 +60,6 @@ def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
     with pytest.raises(MemoryError, match="of the evaluation"):
         loop.train(config, tmp_path, fail)
     assert checkpoint_steps(tmp_path) == [1, 2, 3]
-
-
-@pytest.mark.slow
-def test_an_evaluation_is_not_expected_to_compile_again(tiny_config, tmp_path, monkeypatch):
-    def measure(*_):
-        return {"psnr": 20.0}, {}
-
-    measure.images, expected = 8, []
-
-    def allows(clock, share):
-        expected.append(clock.expected)
-        return True
-
-    monkeypatch.setattr(Clock, "allows", allows)
-    config = tiny_config.with_fields({**SHORT, "evaluate.every": 1})
-    loop.train(config, tmp_path, measure)
-    first, second, *later = expected
-    assert first == second == 0.0 and min(later) > 0
 
 
 @pytest.mark.slow  # loop_test and main_test have what is quick
