@@ -25,6 +25,8 @@ from pivq_jax.matching import match, minima
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns indices int32
 # [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# Elements of the one-hot rows that a GPU holds at a time for the gradient of a stage's entries.
+LARGEST_ONE_HOT = 2**26
 
 
 class Quantized(NamedTuple):
@@ -78,19 +80,41 @@ def _look_up_backward(
     saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, None]:
     codebook, indices = saved
+    add = partial(_add_rows, len(codebook))
+    # XLA fuses one-hot rows with their product on a TPU alone.
+    parts = _divisor(indices.shape[1], indices.size * len(codebook) / LARGEST_ONE_HOT)
     gradient = jax.lax.platform_dependent(
-        indices.reshape(-1),
-        cotangent.reshape(-1, cotangent.shape[-1]),
+        indices,
+        cotangent,
         cpu=lambda rows, values: jnp.zeros_like(codebook).at[rows].add(values),
-        default=partial(_add_rows, len(codebook)),
+        tpu=add,
+        default=partial(add, parts=parts),
     )
     return gradient, None
 
 
-def _add_rows(size: int, rows: jax.Array, values: jax.Array) -> jax.Array:
-    """Adds values [M, D] to the rows int32 [M] of zeros [size, D], in the same order each time."""
-    one_hot = jax.nn.one_hot(rows, size, dtype=values.dtype)
-    return jnp.einsum("mk,md->kd", one_hot, values, precision=jax.lax.Precision.HIGHEST)
+def _divisor(number: int, least: float) -> int:
+    """The smallest divisor of a number that is at least `least`, or the number."""
+    return next(n for n in range(1, number + 1) if number % n == 0 and n >= min(least, number))
+
+
+def _add_rows(size: int, rows: jax.Array, values: jax.Array, parts: int = 1) -> jax.Array:
+    """Adds values [B, N, D] to the rows int32 [B, N] of zeros [size, D], always in one order.
+
+    N is divided into equal parts, each of which has its one-hot rows in turn.
+    """
+
+    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        rows, values = part
+        one_hot = jax.nn.one_hot(rows, size, dtype=values.dtype)
+        product = jnp.einsum("bnk,bnd->kd", one_hot, values, precision=jax.lax.Precision.HIGHEST)
+        return total + product, None
+
+    def split(x: jax.Array) -> jax.Array:
+        return x.reshape(len(x), parts, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    zeros = jnp.zeros((size, values.shape[-1]), values.dtype)
+    return jax.lax.scan(add, zeros, (split(rows), split(values)))[0]
 
 
 look_up.defvjp(_look_up_forward, _look_up_backward)

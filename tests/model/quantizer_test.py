@@ -1,6 +1,7 @@
 """The quantizer against SciPy, NumPy and the definitions of its losses."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from pivq_jax.model import quantizer
 from pivq_jax.model.quantizer import (
     Quantizer,
     _add_rows,
+    _divisor,
     add_noise,
     assign,
     assign_in_stages,
@@ -142,8 +145,29 @@ def test_the_gradient_of_entries_is_the_sum_over_their_uses():
     np.add.at(expected, np.asarray(indices), np.asarray(cotangent, np.float64))
     (gradient,) = jax.vjp(lambda entries: look_up(entries, indices), codebook)[1](cotangent)
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
-    elsewhere = _add_rows(20, indices.reshape(-1), cotangent.reshape(-1, 4))  # on a GPU or TPU
-    np.testing.assert_allclose(elsewhere, expected, atol=1e-5)
+    for parts in (1, 5):  # on a TPU, on a GPU
+        elsewhere = _add_rows(20, indices, cotangent, parts)
+        np.testing.assert_allclose(elsewhere, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit, divisor", [(0.1, 1), (1.0, 1), (3.0, 3), (7.5, 10), (1e9, 30)])
+def test_rows_are_divided_into_the_fewest_equal_parts_that_fit(limit, divisor):
+    assert _divisor(30, limit) == divisor
+
+
+def test_no_array_for_a_gpu_has_one_hot_rows_of_all_latents(monkeypatch):
+    """Lowered for it, the gradient of a stage's entries."""
+    monkeypatch.setattr(quantizer, "LARGEST_ONE_HOT", 2 * 4 * 32)
+    arrays = jnp.zeros((32, 3)), jnp.zeros((2, 12), jnp.int32), jnp.zeros((2, 12, 3))
+
+    @jax.jit
+    def gradient(codebook, indices, cotangent):
+        return jax.vjp(lambda entries: look_up(entries, indices), codebook)[1](cotangent)
+
+    for platform, held in (("cuda", "2x4x32xf32"), ("tpu", "2x12x32xf32")):
+        text = gradient.trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+        found = set(re.findall(r"tensor<((?:\d+x)+32xf32)>", text))
+        assert found == {held}, platform
 
 
 @pytest.mark.parametrize("kind", ["matching", "nearest"])
