@@ -91,7 +91,6 @@ class Clock:
     steps: int = 0  # that were timed: all but those that compile
     at_peak: float = 0.0  # seconds that they would have taken at the device's peak
     last: float = 0.0  # of the newest evaluation of this process
-    expected: float = 0.0  # of the next evaluation: that of the last one, without compilation
     peak: float | None = None  # FLOP/s of a device; the loop sets this and `flops`
     flops: float | None = None  # of a step of the newest phase, for each device
     started: float = dataclasses.field(default_factory=time.perf_counter)
@@ -108,12 +107,12 @@ class Clock:
         return self.spent["evaluations"] / self.seconds()
 
     def allows(self, share: float) -> bool:
-        """Whether evaluations remain within a share if one more takes as long as expected.
+        """Whether evaluations remain within a share if one more takes as long as the last.
 
         The first one of a run is always made. All processes must call this, and all get one answer.
         """
-        spent = self.spent["evaluations"] + self.expected
-        return not parallel.max_over_processes(spent > share * (self.seconds() + self.expected))
+        spent = self.spent["evaluations"] + self.last
+        return not parallel.max_over_processes(spent > share * (self.seconds() + self.last))
 
     def catch_up(self, evaluations: float, seconds: float) -> None:
         """Adds what files say that a killed process spent after its last checkpoint, in seconds.
@@ -136,15 +135,20 @@ class Clock:
 
     @contextlib.contextmanager
     def on(self, what: str, pending: Any = None) -> Iterator[None]:
-        """Waits for `pending`, arrays of the last step; what is then done counts as lost."""
+        """Waits for `pending`, arrays of the last step; what is then done counts as lost.
+
+        Compilation, which the next evaluation has no need of, counts as that of the steps.
+        """
         jax.block_until_ready(pending)
         started = time.perf_counter()
         with _seconds_of_compiling() as compiling:
             yield
         seconds = time.perf_counter() - started
-        self.spent[what] += seconds
         if what == "evaluations":
-            self.last, self.expected = seconds, max(seconds - sum(compiling), 0.0)
+            compilation = min(sum(compiling), seconds)
+            self.spent["start"] += compilation
+            self.last = seconds = seconds - compilation
+        self.spent[what] += seconds
 
     def step_at_peak(self) -> float | None:
         """The seconds that a step of the newest phase takes at the device's peak, if known."""

@@ -44,18 +44,22 @@ def test_an_evaluation_waits_until_the_share_has_room_for_it(now):
     assert clock.seconds() == 396
 
 
-def test_the_next_evaluation_is_expected_to_take_as_long_as_the_last_without_compiling():
+def test_the_compilation_of_an_evaluation_is_none_of_its_time():
     clock = Clock()
     for compiles in (True, False):
         program = jax.jit(lambda x: jax.lax.fori_loop(0, 9, lambda _, y: jnp.sort(y @ x), x))
         x = jnp.ones((64, 64))
         if not compiles:
             program(x)
+        before, started = dict(clock.spent), time.perf_counter()
         with clock.on("evaluations"):
             program(x).block_until_ready()
             time.sleep(0.05)
-        assert 0.05 < clock.expected <= clock.last
-        assert (clock.expected < clock.last) == compiles
+        seconds = time.perf_counter() - started
+        compilation = clock.spent["start"] - before["start"]
+        assert clock.spent["evaluations"] - before["evaluations"] == pytest.approx(clock.last)
+        assert 0.05 < clock.last <= clock.last + compilation <= seconds
+        assert (compilation > 0) == compiles
 
 
 def test_one_process_without_time_keeps_all_from_it(now, monkeypatch):
