@@ -333,7 +333,9 @@ class EvaluateConfig(Section):
         "steps between evaluations during training, at least: see evaluate.md; 0: none",
         NOT_NEGATIVE,
     )
-    share: float = setting(0.05, "most of the training time that these may take", FRACTION)
+    share: float = setting(
+        0.05, "most of the training time that these may take, but for compilation", FRACTION
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,8 @@ from pivq_jax.matching import match, minima
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns indices int32
 # [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-# Elements of the one-hot rows that a GPU holds at a time for the gradient of a stage's entries.
+# Elements of the one-hot rows that a GPU holds at a time for the gradient of a stage's entries. All
+# stages are held together.
 LARGEST_ONE_HOT = 2**26
 
 
@@ -82,7 +83,8 @@ def _look_up_backward(
     codebook, indices = saved
     add = partial(_add_rows, len(codebook))
     # XLA fuses one-hot rows with their product on a TPU alone.
-    parts = _divisor(indices.shape[1], indices.size * len(codebook) / LARGEST_ONE_HOT)
+    held = indices.size * len(codebook) / jax.device_count()
+    parts = _divisor(indices.shape[1], held / LARGEST_ONE_HOT)
     gradient = jax.lax.platform_dependent(
         indices,
         cotangent,
@@ -106,14 +108,17 @@ def _add_rows(size: int, rows: jax.Array, values: jax.Array, parts: int = 1) -> 
 
     def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         rows, values = part
-        one_hot = jax.nn.one_hot(rows, size, dtype=values.dtype)
-        product = jnp.einsum("bnk,bnd->kd", one_hot, values, precision=jax.lax.Precision.HIGHEST)
+        one_hot = jax.nn.one_hot(rows.reshape(-1), size, dtype=values.dtype)
+        flat = values.reshape(-1, values.shape[-1])
+        product = jnp.einsum("mk,md->kd", one_hot, flat, precision=jax.lax.Precision.HIGHEST)
         return total + product, None
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(len(x), parts, -1, *x.shape[2:]).swapaxes(0, 1)
 
     zeros = jnp.zeros((size, values.shape[-1]), values.dtype)
+    if parts == 1:
+        return add(zeros, (rows, values))[0]
     return jax.lax.scan(add, zeros, (split(rows), split(values)))[0]
 
 

@@ -68,7 +68,7 @@ def step_flops(
 
 @contextlib.contextmanager
 def _seconds_of_compiling() -> Iterator[list[float]]:
-    """Yields the times that XLA compiles for, one by one as they pass."""
+    """Yields the times that XLA compiles for, without tracing, one by one as they pass."""
     found: list[float] = []
 
     def note(event: str, duration_secs: float, **_: str | int) -> None:
@@ -135,20 +135,25 @@ class Clock:
 
     @contextlib.contextmanager
     def on(self, what: str, pending: Any = None) -> Iterator[None]:
-        """Waits for `pending`, arrays of the last step; what is then done counts as lost.
-
-        Compilation, which the next evaluation has no need of, counts as that of the steps.
-        """
+        """Waits for `pending`, arrays of the last step; what is then done counts as lost."""
         jax.block_until_ready(pending)
         started = time.perf_counter()
-        with _seconds_of_compiling() as compiling:
+        yield
+        self.spent[what] += time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def on_evaluation(self, pending: Any = None) -> Iterator[None]:
+        """As `on("evaluations")`, but compilation counts as start, as that of the steps does.
+
+        The next evaluation does not need it.
+        """
+        before = self.spent["evaluations"]
+        with _seconds_of_compiling() as compiling, self.on("evaluations", pending):
             yield
-        seconds = time.perf_counter() - started
-        if what == "evaluations":
-            compilation = min(sum(compiling), seconds)
-            self.spent["start"] += compilation
-            self.last = seconds = seconds - compilation
-        self.spent[what] += seconds
+        compilation = min(sum(compiling), self.spent["evaluations"] - before)
+        self.spent["start"] += compilation
+        self.spent["evaluations"] -= compilation
+        self.last = self.spent["evaluations"] - before
 
     def step_at_peak(self) -> float | None:
         """The seconds that a step of the newest phase takes at the device's peak, if known."""

@@ -113,7 +113,7 @@ class TrainingLog:
         pictures: Mapping[str, np.ndarray],
         seconds: float,
     ) -> None:
-        """Writes figures and pictures, uint8 [H, W, 3], of an evaluation, and the time it took."""
+        """Writes figures and pictures, uint8 [H, W, 3], of an evaluation, and its `seconds`."""
         share = self._clock.share()
         record = {"step": step, **figures, "seconds": seconds, "share": share}
         self._call(self._metrics.append, record)

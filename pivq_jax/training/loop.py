@@ -243,7 +243,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                     state = _save(run, state, completed, phase, progress, in_haste)
             # After the checkpoint, so that a failing evaluation does not lose it.
             if measures and clock.allows(config.evaluate.share):
-                with clock.on("evaluations", state):
+                with clock.on_evaluation(state):
                     figures, pictures = evaluate(run, state, completed, phase)
                 if log:
                     log.write_evaluation(completed, figures, pictures, clock.last)

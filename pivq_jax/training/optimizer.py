@@ -3,10 +3,10 @@
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a
 matrix by the nearest matrix whose singular values are all about one, computed by a few
 Newton-Schulz iterations. An update then changes all directions of a layer equally, instead of the
-few that dominate the gradient. Results are those of optax with `preconditioning="schatten"`
-(Boissin et al. 2025, arXiv 2512.04632). Here the iterations, nearly all of Muon's cost, run once
-for all matrices of the same shape and are distributed over the devices; those of high matrices run
-on the small Gram matrix (Zhang, Amsel, Chen and Dao 2026,
+few that dominate the gradient. Results are those of optax with `preconditioning="schatten"`, but
+for momenta of a norm below 1e-4, which optax leaves smaller. Here the iterations, nearly all of
+Muon's cost, run once for all matrices of the same shape and are distributed over the devices; those
+of high matrices run on the small Gram matrix (Zhang, Amsel, Chen and Dao 2026,
 https://dao-lab.ai/blog/2026/gram-newton-schulz).
 """
 

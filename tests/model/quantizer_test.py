@@ -157,14 +157,14 @@ def test_rows_are_divided_into_the_fewest_equal_parts_that_fit(limit, divisor):
 
 def test_no_array_for_a_gpu_has_one_hot_rows_of_all_latents(monkeypatch):
     """Lowered for it, the gradient of a stage's entries."""
-    monkeypatch.setattr(quantizer, "LARGEST_ONE_HOT", 2 * 4 * 32)
+    monkeypatch.setattr(quantizer, "LARGEST_ONE_HOT", 2 * 4 * 32 / jax.device_count())
     arrays = jnp.zeros((32, 3)), jnp.zeros((2, 12), jnp.int32), jnp.zeros((2, 12, 3))
 
     @jax.jit
     def gradient(codebook, indices, cotangent):
         return jax.vjp(lambda entries: look_up(entries, indices), codebook)[1](cotangent)
 
-    for platform, held in (("cuda", "2x4x32xf32"), ("tpu", "2x12x32xf32")):
+    for platform, held in (("cuda", "8x32xf32"), ("tpu", "24x32xf32")):
         text = gradient.trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
         found = set(re.findall(r"tensor<((?:\d+x)+32xf32)>", text))
         assert found == {held}, platform

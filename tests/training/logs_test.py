@@ -105,7 +105,7 @@ def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, cap
     figures = {"psnr": 20.125, "codes_used": 498}
     clock = Clock(started=now[0])
     now[0] += 77.5
-    with clock.on("evaluations"):
+    with clock.on_evaluation():
         now[0] += 2.5
     with TrainingLog(tmp_path, 0, 900, clock) as log:
         log.write_evaluation(100, figures, {"samples": picture}, clock.last)
