@@ -13,8 +13,8 @@ operations of one of our training steps, on one core of a CPU.
 
 Both use the optimizer of the config. Both versions of Muon run in float32 on CPU, with the matrices
 of one shape in one batch. With --torch-muon, another row compares our training step with PyTorch's
-using its own `torch.optim.Muon`, which does less: it uses bfloat16 and the Frobenius norm, and
-handles only linear layers, with convolutions left to AdamW.
+using its own `torch.optim.Muon`, which does less: it uses bfloat16 and handles only linear layers,
+with convolutions left to AdamW.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
 sides. On a GPU both sides run there, multiply float32 in TensorFloat-32 as JAX does by default, and

@@ -31,13 +31,13 @@ def get_config(variants: str = "") -> ConfigDict:
     config.model.output = "patch"
     config.model.local_output = True
     config.quantizer.codebook_size = 512
-    config.quantizer.init_step = 3_500
+    config.quantizer.init_step = 4_000
     config.quantizer.noise = 0.2
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.recombination = 0.5
     config.adversarial.start_step = 5_000
-    config.train.steps = 7_000
+    config.train.steps = 8_000
     large = {
         "model.width": 128,
         "loss.perceptual": 0.05,

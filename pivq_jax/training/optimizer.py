@@ -3,8 +3,7 @@
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a
 matrix by the nearest matrix whose singular values are all about one, computed by a few
 Newton-Schulz iterations. An update then changes all directions of a layer equally, instead of the
-few that dominate the gradient. Results are those of optax with `preconditioning="schatten"`, but
-for momenta of a norm below 1e-4, which optax leaves smaller. Here the iterations, nearly all of
+few that dominate the gradient. Results are those of optax. Here the iterations, nearly all of
 Muon's cost, run once for all matrices of the same shape and are distributed over the devices; those
 of high matrices run on the small Gram matrix (Zhang, Amsel, Chen and Dao 2026,
 https://dao-lab.ai/blog/2026/gram-newton-schulz).
@@ -157,15 +156,13 @@ def newton_schulz(stack: jax.Array, sharing: int = 1) -> jax.Array:
     devices split only products with x.
     """
     x = stack.astype(jnp.float32)
-    x /= _norm(x)  # `scale_by_muon` has done so, but the function is right for other matrices, too
+    # The iterations need norms of at most about 1. `scale_by_muon` has divided by them already, as
+    # it does even without iterations; with this, the function is right for other matrices, too.
+    x /= jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-8
     _, rows, columns = x.shape
     is_high = rows >= 2 * columns * sharing
-    for number, iterations in enumerate(ITERATIONS if is_high else (1,) * sum(ITERATIONS)):
+    for iterations in ITERATIONS if is_high else (1,) * sum(ITERATIONS):
         gram = x.mT @ x
-        if number == 0:
-            # The iterations need singular values of at most about 1. The Schatten-4 norm is nearer
-            # to the largest one than the Frobenius norm, which saves about an iteration.
-            x, gram = x / jnp.sqrt(_norm(gram)), gram / _norm(gram)
         factors = factor = _factor(gram)
         for _ in range(iterations - 1):
             gram = factor @ gram @ factor
@@ -173,11 +170,6 @@ def newton_schulz(stack: jax.Array, sharing: int = 1) -> jax.Array:
             factors = factor @ factors
         x = x @ factors
     return (UPDATE_RMS * math.sqrt(rows) * x).astype(stack.dtype)
-
-
-def _norm(stack: jax.Array) -> jax.Array:
-    """The Frobenius norm of each matrix; that of a Gram matrix is a squared Schatten-4 norm."""
-    return jnp.linalg.norm(stack, axis=(1, 2), keepdims=True) + 1e-8
 
 
 def _factor(gram: jax.Array) -> jax.Array:

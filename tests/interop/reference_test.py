@@ -259,7 +259,7 @@ def test_ten_steps_of_muon_on_given_gradients():
     """Kernels wide, upright and square, several of a shape, and a convolution's.
 
     The gradients' rows have mean zero, as those before a norm, and rounding error differs there:
-    Newton-Schulz makes it at most 3.4445^5 = 485 times as large, and the second division twice.
+    Newton-Schulz makes it at most 3.4445^5 = 485 times as large.
     """
     shapes = {"wide": (8, 16), "upright": (16, 8), "square": (8, 8), "same": (8, 8)}
     shapes |= {"conv": (3, 3, 2, 8), "long": (16, 64)}

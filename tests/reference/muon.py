@@ -1,4 +1,4 @@
-"""Muon in PyTorch, in float32, after the formulas of `optax.contrib.muon` with Schatten's norm."""
+"""Muon in PyTorch, in float32, after the formulas of `optax.contrib.muon`."""
 
 import collections
 import math
@@ -12,17 +12,11 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Newton-Schulz, the highest power 
 def orthogonalise(x: Tensor) -> Tensor:
     """[n, rows, columns], rows <= columns: singular values to about one, by Newton-Schulz."""
     a, b, c = COEFFICIENTS
-    x = x / _norm(x)
-    for number in range(5):
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-8)
+    for _ in range(5):
         gram = torch.bmm(x, x.mT)
-        if number == 0:
-            x, gram = x / _norm(gram).sqrt(), gram / _norm(gram)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
-
-
-def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(x, keepdim=True) + 1e-8
 
 
 class Muon(torch.optim.Optimizer):
