@@ -18,9 +18,8 @@ with convolutions left to AdamW.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
 sides. On a GPU both sides run there, multiply float32 in TensorFloat-32 as JAX does by default, and
-hold their memory at the same time:
---config=configs/ffhq.py needs a smaller batch than its 256, such as --batch-size=32, for which
-`launch.plan` counts 15 GiB on our side.
+hold their memory at the same time: --config=configs/ffhq.py needs a smaller batch than its 256,
+such as --batch-size=32.
 """
 
 import collections
@@ -46,6 +45,7 @@ from pivq_jax.config import Config, load_config
 from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
+from pivq_jax.model.quantizer import prepend_places
 from pivq_jax.training.build import phase_at, steps_from_config
 from pivq_jax.training.steps import replace_codebook
 from tests.reference.model import PIVQ as Reference
@@ -88,8 +88,10 @@ class Ours:
         self.steps = steps_from_config(config, self.mesh)
         self.images = put_batch(pixels, self.mesh)
         state = self.steps.create()
-        latents = np.asarray(self.steps.latents(state.params, self.images))
-        latents = latents.reshape(-1, config.model.code_dim)
+        latents = self.steps.latents(state.params, self.images)
+        if config.model.stages > 1:
+            latents = prepend_places(latents, config.model.code_dim - latents.shape[-1])
+        latents = np.asarray(latents).reshape(-1, config.model.code_dim)
         rng, entries = np.random.default_rng(1), config.quantizer.codebook_size
         codebook = latents[rng.integers(0, len(latents), entries)]
         codebook = codebook + 0.3 * rng.normal(size=codebook.shape)
@@ -156,8 +158,10 @@ class Theirs:
         return self.pixels.permute(0, 3, 1, 2).contiguous() / 127.5 - 1
 
     def directions(self, count: int) -> torch.Tensor:
-        """Draws `count` directions for recombination."""
-        return torch.randn(count, self.model.quantizer.codebook.shape[1], device=self.device)
+        """Draws `count` directions for recombination, with several stages those of lines."""
+        quantizer = self.model.quantizer
+        size = quantizer.codebook.shape[1] if quantizer.stages == 1 else 2
+        return torch.randn(count, size, device=self.device)
 
     def step(self, optimizer: str) -> Callable[[], Any]:
         """Returns the training step with the optimizer of this name."""
@@ -190,8 +194,11 @@ class Theirs:
 
         def sample() -> Any:
             others, directions = self.codes.flip(0), self.directions(count)
-            codebook = model.quantizer.codebook
-            mixed = recombine(self.codes, others, codebook, directions, 0.5, self.kind)
+            quantizer = model.quantizer
+            places = quantizer.places if quantizer.stages > 1 else None
+            mixed = recombine(
+                self.codes, others, quantizer.codebook, directions, 0.5, self.kind, places
+            )
             return model.decode(mixed)
 
         return {

@@ -217,12 +217,15 @@ def _run(arguments: list[str]) -> int:
     from pivq_jax.inference.opening import from_pretrained
 
     logging.set_verbosity(logging.WARNING)
+    join_processes(_DISTRIBUTED.value)
     # Later runs reuse compiled programs from this cache.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
+        # GPU processes share the tuning of their kernels: one that finds a program in its cache
+        # would leave the others waiting for its part.
+        if jax.process_count() == 1 or jax.default_backend() != "gpu":
+            jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
     elif is_remote(os.environ["JAX_COMPILATION_CACHE_DIR"]):  # XLA's own cache needs a local one
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    join_processes(_DISTRIBUTED.value)
     published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)
     if _CONFIG.value is not None:
         config = Config.from_dict(_CONFIG.value.to_dict())

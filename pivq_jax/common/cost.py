@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 # FLOP/s of a device by what its `device_kind` begins with: dense products of bfloat16 (float16 on
-# V100 and T4). TPUs: cloud.google.com/tpu/docs, the page of each version. GPUs: NVIDIA's data
-# sheets, halved where they give what sparse matrices reach.
+# V100 and T4), with sums in float32. TPUs: cloud.google.com/tpu/docs, the page of each version.
+# GPUs: NVIDIA's data sheets and white papers, halved where they give what sparse matrices reach.
 PEAKS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,  # v5e
@@ -22,7 +22,11 @@ PEAKS = {
     "NVIDIA H100": 989e12,
     "NVIDIA H200 NVL": 835e12,
     "NVIDIA H200": 989e12,
+    "NVIDIA GH200": 989e12,
     "NVIDIA B200": 2250e12,
+    "NVIDIA RTX A6000": 155e12,
+    "NVIDIA GeForce RTX 3090": 71e12,
+    "NVIDIA GeForce RTX 4090": 165e12,
 }
 
 # What time is lost to, and how the table calls it. The rest of a run is in its steps.

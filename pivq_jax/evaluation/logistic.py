@@ -39,8 +39,12 @@ class _Search(NamedTuple):
     iteration: jax.Array  # int32 []
 
 
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.tensordot(x, y, 1, precision=jax.lax.Precision.HIGHEST)
+
+
 def _loss(params: Params, problem: Problem) -> jax.Array:
-    scores = jnp.tensordot(problem.features, params.weights, 1) + params.bias
+    scores = _product(problem.features, params.weights) + params.bias
     scores = jnp.where(problem.seen, scores, -1e30)
     entropy = optax.softmax_cross_entropy_with_integer_labels(scores, problem.labels)
     return jnp.sum(problem.shares * entropy)
@@ -89,8 +93,8 @@ def _curvature(problem: Problem) -> jax.Array:
 
     def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         vector, constant, _ = carry  # [F, A] and, for the bias, [A]
-        product = problem.shares * (problem.features @ vector + constant)
-        vector, constant = problem.features.T @ product, product.sum(0)
+        product = problem.shares * (_product(problem.features, vector) + constant)
+        vector, constant = _product(problem.features.T, product), product.sum(0)
         norm = jnp.sqrt(jnp.square(vector).sum(0) + jnp.square(constant))
         return vector / norm, constant / norm, norm
 

@@ -1,5 +1,7 @@
 """Losses for images decoded from recombined code sets, which are no images of the data."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,8 @@ def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.
     transform = cosine_transform(patch_size, 3 * patch_size**2)
     means = np.flatnonzero(np.abs(transform.reshape(patch_size**2, 3, -1).sum(0)).max(0) > 1e-3)
     of_a, of_b = (
-        space_to_depth(x, patch_size).reshape(batch, side**2, -1) @ transform for x in (a, b)
+        _product(space_to_depth(x, patch_size).reshape(batch, side**2, -1), transform)
+        for x in (a, b)
     )
     grid = jnp.pad(taken.reshape(batch, side, side), ((0, 0), (1, 1), (1, 1)), mode="edge")
     near = grid[:, :-2, 1:-1] + grid[:, 2:, 1:-1] + grid[:, 1:-1, :-2] + grid[:, 1:-1, 2:]
@@ -63,7 +66,10 @@ def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.
     hard = jnp.where(taken[..., None] > 0, of_b[..., means], of_a[..., means])
     smooth = field + hard.mean(1, keepdims=True)
     mixed = mixed.at[..., means].set(smooth, unique_indices=True)
-    return depth_to_space((mixed @ transform.T).reshape(batch, side, side, -1), patch_size)
+    return depth_to_space(_product(mixed, transform.T).reshape(batch, side, side, -1), patch_size)
+
+
+_product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def _nearest_values(down: jax.Array, right: jax.Array) -> jax.Array:
@@ -78,6 +84,7 @@ def _nearest_values(down: jax.Array, right: jax.Array) -> jax.Array:
     squares = squares[:, None] + squares  # of both directions
     squares[0, 0] = np.inf  # the mean is 0
     waves, steps, squares = (x.astype(np.float32) for x in (waves, steps, squares))
-    fitted = jnp.einsum("bxyc,xf,yg->bfgc", down, steps, waves)
-    fitted += jnp.einsum("bxyc,xf,yg->bfgc", right, waves, steps)
-    return jnp.einsum("bfgc,xf,yg->bxyc", fitted / squares[..., None], waves, waves)
+    einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    fitted = einsum("bxyc,xf,yg->bfgc", down, steps, waves)
+    fitted += einsum("bxyc,xf,yg->bfgc", right, waves, steps)
+    return einsum("bfgc,xf,yg->bxyc", fitted / squares[..., None], waves, waves)

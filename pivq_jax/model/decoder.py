@@ -117,6 +117,7 @@ class Decoder(nn.Module):
         if config.local_output:
             images += LocalOutput(config.patch_size, name="local_output")(x)
         if config.stages > 1:
-            patches = latents @ cosine_transform(config.patch_size, config.latent_dim).T
+            transform = cosine_transform(config.patch_size, config.latent_dim)
+            patches = jnp.matmul(latents, transform.T, precision="highest")
             images += depth_to_space(patches.reshape(batch, side, side, -1), config.patch_size)
         return images

@@ -68,7 +68,8 @@ class Encoder(nn.Module):
         if config.stages > 1:
             added = dense(config.latent_dim, jnp.float32, "latents", nn.initializers.zeros)
             patches = space_to_depth(images, p).reshape(batch, height * width, -1)
-            return patches @ cosine_transform(p, config.latent_dim) + added(x)
+            transform = cosine_transform(p, config.latent_dim)
+            return jnp.matmul(patches, transform, precision="highest") + added(x)
 
         per_token = config.num_latents // x.shape[1]
         latents = dense(config.latent_dim * per_token, jnp.float32, "latents")(x)

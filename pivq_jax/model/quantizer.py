@@ -216,7 +216,7 @@ def places_of(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
 def add_by_place(places: jax.Array, values: jax.Array, count: int) -> jax.Array:
     """Adds up values [..., N, size] of the same place, int [..., N]: [..., count, size]."""
     one_hot = jax.nn.one_hot(places, count, dtype=values.dtype)
-    return jnp.einsum("...np,...nd->...pd", one_hot, values)
+    return jnp.einsum("...np,...nd->...pd", one_hot, values, precision=jax.lax.Precision.HIGHEST)
 
 
 def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:

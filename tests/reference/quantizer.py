@@ -106,7 +106,9 @@ def recombine(
         partners = codes_b
     else:
         codes_a, codes_b = codes_a.sort(-1).values, codes_b.sort(-1).values
-        cost = (codebook[codes_a][:, :, None] - codebook[codes_b][:, None]).square().sum(-1)
+        # Without an array [B, N, N, D].
+        pairs = codebook[codes_a], codebook[codes_b]
+        cost = torch.cdist(*pairs, compute_mode="donot_use_mm_for_euclid_dist").square()
         if places is not None:
             elsewhere = of[codes_a][:, :, None] != of[codes_b][:, None]
             cost = cost + elsewhere * cost.amax((1, 2), keepdim=True)
