@@ -55,8 +55,8 @@ JOBS = (
     ),
     Job(
         "versus_torch_celeba",
-        (0, 130),
-        "benchmarks.versus_torch --config=celeba --batch-size=32 --turns=4",
+        (0, 200),
+        "benchmarks.versus_torch --config=celeba --batch-size=16 --turns=2",
         needs=("scipy", "torch"),
     ),
     Job(
