@@ -91,9 +91,9 @@ class Ours:
         latents = self.steps.latents(state.params, self.images)
         if config.model.stages > 1:
             latents = prepend_places(latents, config.model.code_dim - latents.shape[-1])
-        latents = np.asarray(latents).reshape(-1, config.model.code_dim)
+        vectors = np.asarray(latents).reshape(-1, config.model.code_dim)
         rng, entries = np.random.default_rng(1), config.quantizer.codebook_size
-        codebook = latents[rng.integers(0, len(latents), entries)]
+        codebook = vectors[rng.integers(0, len(vectors), entries)]
         codebook = codebook + 0.3 * rng.normal(size=codebook.shape)
         self.state = replace_codebook(
             state, jnp.asarray(codebook, jnp.float32), jnp.ones(entries, bool)
