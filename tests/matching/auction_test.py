@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from pivq_jax.matching import auction
+from pivq_jax.matching import auction, bidding
 from pivq_jax.matching.bidding import Offers
 from pivq_jax.matching.certificate import prepare
 from pivq_jax.matching.waves import augment_all
@@ -32,6 +32,21 @@ def test_few_steps(shape):
     pick = rng.integers(0, shape[0] // 8, (8, shape[0], 1))
     rows = np.take_along_axis(centres, pick, 1) + 0.15 * rows
     assert _steps(_distances(rows, columns)) <= 200
+
+
+@pytest.mark.parametrize("least", [0, 600])
+def test_square_problems_are_solved_with_decreasing_eps_and_without(least, monkeypatch):
+    monkeypatch.setattr(bidding, "_LARGE", least)
+    rng = np.random.default_rng(2)
+    cost = np.float32([rng.random((16, 16)), rng.integers(0, 16, (16, 16)), np.eye(16)] * 2)
+    cost[3:][rng.random((3, 16, 16)) < 0.3] = np.inf
+    cost[:, range(16), range(16)] = np.minimum(cost[:, range(16), range(16)], 9.0)
+    columns, _, steps = jax.jit(lambda cost: auction.solve_counted(prepare(cost)[0]))(cost)
+    for problem, found in zip(cost, columns):
+        best = problem[scipy.optimize.linear_sum_assignment(problem)].sum()
+        np.testing.assert_allclose(problem[range(16), found].sum(), best, rtol=1e-6)
+        assert sorted(found.tolist()) == list(range(16))
+    assert (steps.rounds >= 90) == (least == 0) and steps.rounds + steps.waves < 130
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (40, 70)])
