@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.model.layers import cosine_transform, cosine_waves, depth_to_space, space_to_depth
+from pivq_jax.model.layers import (
+    cosine_transform,
+    cosine_waves,
+    from_waves,
+    space_to_depth,
+    to_waves,
+)
 
 
 def nearest_patch_loss(
@@ -45,10 +51,7 @@ def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.
     batch, side = len(a), a.shape[1] // patch_size
     transform = cosine_transform(patch_size, 3 * patch_size**2)
     means = np.flatnonzero(np.abs(transform.reshape(patch_size**2, 3, -1).sum(0)).max(0) > 1e-3)
-    of_a, of_b = (
-        _product(space_to_depth(x, patch_size).reshape(batch, side**2, -1), transform)
-        for x in (a, b)
-    )
+    of_a, of_b = (to_waves(x, patch_size, 3 * patch_size**2) for x in (a, b))
     grid = jnp.pad(taken.reshape(batch, side, side), ((0, 0), (1, 1), (1, 1)), mode="edge")
     near = grid[:, :-2, 1:-1] + grid[:, 2:, 1:-1] + grid[:, 1:-1, :-2] + grid[:, 1:-1, 2:]
     share = (taken / 2 + near.reshape(batch, -1) / 8)[..., None]
@@ -66,10 +69,7 @@ def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.
     hard = jnp.where(taken[..., None] > 0, of_b[..., means], of_a[..., means])
     smooth = field + hard.mean(1, keepdims=True)
     mixed = mixed.at[..., means].set(smooth, unique_indices=True)
-    return depth_to_space(_product(mixed, transform.T).reshape(batch, side, side, -1), patch_size)
-
-
-_product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return from_waves(mixed, patch_size)
 
 
 def _nearest_values(down: jax.Array, right: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import Block, cosine_transform, depth_to_space, positions_2d
+from pivq_jax.model.layers import Block, depth_to_space, from_waves, positions_2d
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
 from pivq_jax.model.quantizer import sum_by_place
 
@@ -117,7 +117,5 @@ class Decoder(nn.Module):
         if config.local_output:
             images += LocalOutput(config.patch_size, name="local_output")(x)
         if config.stages > 1:
-            transform = cosine_transform(config.patch_size, config.latent_dim)
-            patches = jnp.matmul(latents, transform.T, precision="highest")
-            images += depth_to_space(patches.reshape(batch, side, side, -1), config.patch_size)
+            images += from_waves(latents, config.patch_size)
         return images

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import Block, cosine_transform, positions_2d, space_to_depth
+from pivq_jax.model.layers import Block, positions_2d, to_waves
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 
 
@@ -67,9 +67,7 @@ class Encoder(nn.Module):
         x = LayerNorm(dtype, name="norm")(x)
         if config.stages > 1:
             added = dense(config.latent_dim, jnp.float32, "latents", nn.initializers.zeros)
-            patches = space_to_depth(images, p).reshape(batch, height * width, -1)
-            transform = cosine_transform(p, config.latent_dim)
-            return jnp.matmul(patches, transform, precision="highest") + added(x)
+            return to_waves(images, p, config.latent_dim) + added(x)
 
         per_token = config.num_latents // x.shape[1]
         latents = dense(config.latent_dim * per_token, jnp.float32, "latents")(x)

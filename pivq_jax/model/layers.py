@@ -5,6 +5,8 @@ All modules compute in `dtype` and keep their parameters in float32. Norms use e
 computed in float32 for every `dtype`.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -69,6 +71,23 @@ def cosine_transform(patch_size: int, count: int) -> np.ndarray:
         for _, colour, row, column in order[:count]
     ]
     return np.stack(patterns, -1).reshape(-1, count).astype(np.float32)
+
+
+def to_waves(images: jax.Array, patch_size: int, count: int) -> jax.Array:
+    """The first waves of the cosine transform of patches of f32 [B, S, S, 3]: [B, patches, count].
+
+    In float32, as latents and targets of losses are made of them.
+    """
+    patches = space_to_depth(images, patch_size).reshape(len(images), -1, 3 * patch_size**2)
+    return jnp.matmul(patches, cosine_transform(patch_size, count), precision="highest")
+
+
+def from_waves(waves: jax.Array, patch_size: int) -> jax.Array:
+    """Images f32 [B, S, S, 3] of the first waves of their patches, the transpose of `to_waves`."""
+    batch, patches, count = waves.shape
+    side = math.isqrt(patches)
+    x = jnp.matmul(waves, cosine_transform(patch_size, count).T, precision="highest")
+    return depth_to_space(x.reshape(batch, side, side, -1), patch_size)
 
 
 class Attention(nn.Module):
