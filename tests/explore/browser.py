@@ -47,8 +47,8 @@ def served(engine: Any) -> Iterator[str]:
 def settle(page: Any) -> None:
     """Waits until the image, its neighbour and the link are those of the state."""
     page.wait_for_function(
-        """() => document.getElementById("result").getAttribute("aria-busy") === "false"
-        && document.getElementById("name-copy").textContent
+        """() => ["result", "copy"].every(
+            (id) => document.getElementById(id).getAttribute("aria-busy") === "false")
         && location.hash.includes("c=" + [...document.querySelectorAll(".slot")]
             .sort((one, other) => one.dataset.slot - other.dataset.slot)
             .map((slot) => slot.dataset.code).join("."))"""

@@ -310,6 +310,7 @@ class Explorer {
     this.#entries.close(); // a choice in it would be for the state before
     this.#decode();
     this.#comparing.abort();
+    find("copy").setAttribute("aria-busy", "true"); // shows what was most like an earlier state
     clearTimeout(this.#settling);
     this.#settling = setTimeout(() => this.#settle(), SETTLED);
   }
@@ -364,6 +365,7 @@ class Explorer {
       find("about-copy").textContent =
         `${shared(state.codes, picture.codes)} of ${state.codes.length} codes in common. Pixels differ` +
         ` by ${difference.toFixed(1)} of 255. ${searched.toLocaleString("en")} were searched.`;
+      find("copy").setAttribute("aria-busy", "false");
     });
   }
 
