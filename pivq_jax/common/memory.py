@@ -5,11 +5,12 @@ import os
 import sys
 
 # On a CPU, XLA allocates the arrays of every step anew. By default glibc returns them to the system
-# after the step, so that each one has thousands of page faults. With these settings it keeps what is
-# freed, that of threads too (top_pad: it would unmap their emptied heaps), in huge pages where the
-# system grants them on request. All threads in one arena would wait for each other in compilation.
+# after the step, so that each one has thousands of page faults. With these settings it keeps what
+# is freed, also by threads (top_pad: it would unmap their heaps once empty), in huge pages where
+# the system grants them on request. Old versions take no such mmap_threshold, but mmap_max. All
+# threads in one arena would wait for each other in compilation.
 TUNABLES = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.mmap_max=0"
     ":glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864"
 )
 _RESTARTED = "PIVQ_JAX_RESTARTED"  # the process id, which stays the same
