@@ -218,12 +218,13 @@ def _run(arguments: list[str]) -> int:
 
     logging.set_verbosity(logging.WARNING)
     join_processes(_DISTRIBUTED.value)
-    # Later runs reuse compiled programs from this cache.
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        # GPU processes share the tuning of their kernels: one that finds a program in its cache
-        # would leave the others waiting for its part.
-        if jax.process_count() == 1 or jax.default_backend() != "gpu":
-            jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
+    # Later runs reuse compiled programs from a cache.
+    if jax.process_count() > 1 and jax.default_backend() == "gpu":
+        # They share the tuning of their kernels: one that finds a program in the cache would leave
+        # the others waiting for its part.
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
     elif is_remote(os.environ["JAX_COMPILATION_CACHE_DIR"]):  # XLA's own cache needs a local one
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)

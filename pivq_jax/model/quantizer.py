@@ -82,7 +82,7 @@ def _look_up_backward(
 ) -> tuple[jax.Array, None]:
     codebook, indices = saved
     add = partial(_add_rows, len(codebook))
-    # XLA fuses one-hot rows with their product on a TPU alone.
+    # XLA fuses one-hot rows with their product on a TPU alone. Batches are split over all devices.
     held = indices.size * len(codebook) / jax.device_count()
     parts = _divisor(indices.shape[1], held / LARGEST_ONE_HOT)
     gradient = jax.lax.platform_dependent(

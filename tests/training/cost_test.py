@@ -111,6 +111,7 @@ def test_peaks_are_of_the_kind_that_a_device_says_it_is():
     assert of("NVIDIA H100 80GB HBM3") == 989e12 and of("NVIDIA H100 PCIe") == 756e12
     assert of("NVIDIA H200") == 989e12 and of("NVIDIA H200 NVL") == 835e12
     assert of("NVIDIA A100-SXM4-80GB") == 312e12 and of("NVIDIA L40S") == 362e12
+    assert of("NVIDIA GeForce RTX 4090") == 165e12 and of("NVIDIA GeForce RTX 4090 D") is None
     assert of("NVIDIA L40") is None and of("TPU v9") is None
 
 
