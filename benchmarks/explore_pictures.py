@@ -90,7 +90,8 @@ def photograph(browser: Any, address: str, output: Path) -> None:
         # After the image come the link and the training image most like it.
         page.wait_for_timeout(1_000)
         page.wait_for_function(
-            "() => document.getElementById('result').getAttribute('aria-busy') === 'false'"
+            "() => ['result', 'copy'].every("
+            "(id) => document.getElementById(id).getAttribute('aria-busy') === 'false')"
         )
 
     def keep(page: Any, name: str, whole: bool = True) -> None:

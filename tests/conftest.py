@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -26,6 +28,9 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", QUICK)  # a worker inherits what its parent has set
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(XLA_FLAGS == QUICK))
 STARTED = time.monotonic()
+# On a busy machine any example may stall.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 # Tracing makes millions of small objects that live long: collecting cycles as often as Python does
 # takes a quarter of its time. `command_server.py` does the same.
 gc.set_threshold(100_000, 20, 100)
@@ -113,17 +118,26 @@ class Finished(NamedTuple):
     stderr: str
 
 
+def ended(pid: int) -> bool:
+    """Whether a child of the command server has ended, waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return Path("/proc/self").exists()  # otherwise not known, as on macOS
+
+
 class Command(NamedTuple):
     """A running command."""
 
     pid: int
     wait: Callable[[], Finished]
 
-    def kill_when(self, ready: Callable[[], bool], number: int, patience: float = 300.0) -> None:
+    def kill_when(self, ready: Callable[[], bool], number: int, patience: float = 1_800.0) -> None:
         """Send a signal as soon as `ready()`, which must come true while the command runs."""
         deadline = time.monotonic() + patience
         while not ready():
-            assert time.monotonic() < deadline, "the moment to send the signal never came"
+            came = time.monotonic() < deadline and not ended(self.pid)
+            assert came, "the moment to send the signal never came"
             time.sleep(0.005)
         os.kill(self.pid, number)
 
@@ -358,10 +372,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def start_pair(start: Callable[[int, str], Command]) -> list[Command]:
     """Two processes of one run; `start` gets the index and what --distributed says of each."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    return [start(index, f"{address},2,{index}") for index in range(2)]
+    taken = True
+    while taken:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # others are given higher ones
+        with socket.socket() as listener:
+            taken = listener.connect_ex(("127.0.0.1", port)) == 0
+    return [start(index, f"127.0.0.1:{port},2,{index}") for index in range(2)]
 
 
 def full_disk(*_: object) -> None:

@@ -64,7 +64,6 @@ def explore(
 
     @settings(
         max_examples=count,
-        deadline=None,
         derandomize=True,
         database=None,
         print_blob=True,

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 import pivq_jax
-from tests.conftest import checkpoint_steps
+from tests.conftest import checkpoint_steps, ended
 from tests.training.loop_test import TIMINGS
-from tests.training.resume_test import assert_same_end, ended
+from tests.training.resume_test import assert_same_end
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ runpy.run_module("pivq_jax.convert", run_name="__main__", alter_sys=True)
 
 def kill(command: Any, ready: Callable[[], bool], delay: float) -> bool:
     """SIGKILL some time after a moment; False if the command ended before."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1_800
     while not ready():
         assert time.monotonic() < deadline, "the moment to kill never came"
         if ended(command.pid):

@@ -108,9 +108,9 @@ def test_what_does_not_fit_or_lacks_something_is_not_run(run):
 
 @pytest.mark.slow
 def test_a_job_is_stopped_at_its_limit(run):
-    code, output, page = run(SLEEPS, LAST, arguments=("--minutes=0.1",))
+    code, output, page = run(SLEEPS, LAST, arguments=("--minutes=0.5",))
     assert code == 1 and "1 stopped, 1 passed" in output
-    assert "stopped: after 2 seconds" in page
+    assert "stopped: after 6 seconds" in page
 
 
 def test_invalid_input_is_refused_before_any_work(tmp_path, capsys, monkeypatch):

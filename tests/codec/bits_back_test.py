@@ -28,7 +28,7 @@ def draw(size: int, num_codes: int, count: int, seed: int = 0) -> np.ndarray:
     return np.array([rng.permutation(size)[:num_codes] for _ in range(count)])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.sampled_from(SIZES), st.integers(1, 30), st.integers(0, 2**32))
 def test_round_trip(size, count, seed):
     codes, prior = draw(*size, count, seed), PRIORS[size]

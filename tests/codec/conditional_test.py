@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pivq_jax.codec.conditional import (
@@ -37,7 +37,6 @@ def problems(draw) -> tuple[list[int], int]:
     return weights, draw(st.integers(1, sum(weight > 0 for weight in weights)))
 
 
-@settings(deadline=None)
 @given(problems())
 def test_the_table_holds_the_conditional_probabilities(problem):
     weights, num_codes = problem
@@ -56,7 +55,6 @@ def test_the_table_holds_the_conditional_probabilities(problem):
             assert (row[left] == 0) == (exact == 0) and (row[left] == UNIT) == (exact == 1)
 
 
-@settings(deadline=None)
 @given(problems())
 def test_code_words_are_within_two_bits_of_the_ideal_and_begin_no_other(problem):
     weights, num_codes = problem
@@ -74,7 +72,6 @@ def test_code_words_are_within_two_bits_of_the_ideal_and_begin_no_other(problem)
         assert ordered == list(words.values())  # the order of the sets
 
 
-@settings(deadline=None)
 @given(problems(), st.randoms(use_true_random=False))
 def test_round_trip(problem, random):
     weights, num_codes = problem

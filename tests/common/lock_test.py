@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,9 +60,9 @@ def rewrite(directory: Path, age: float = 0.0, **fields) -> Path:
 def test_a_second_one_is_refused_with_who_holds_it(tmp_path, monkeypatch, flock):
     if not flock:
         without_flock(monkeypatch)
-    monkeypatch.setattr(module, "RENEWED_EVERY", 1.0)
     with DirectoryLock(tmp_path) as held:
         rewrite(tmp_path, since=time.time() - 3723)
+        after(4, monkeypatch, held._renew)
         with pytest.raises(InputError) as refusal, DirectoryLock(tmp_path):
             pass
         message = str(refusal.value)
@@ -97,28 +99,33 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path, monkeypatc
         assert len(claims(tmp_path)) == 1
 
 
-def renew_after(waits: int, monkeypatch, directory: Path, **fields) -> list[float]:
-    """Lets another process renew its claim while this one waits; the seconds that it waited."""
+def after(waits: int, monkeypatch, work: Callable[[], object]) -> list[float]:
+    """Lets something happen while this process waits; the seconds that it waited."""
     waited: list[float] = []
 
     def sleep(seconds: float) -> None:
         waited.append(seconds)
         if len(waited) == waits:
-            rewrite(directory, **fields)
+            work()
 
     monkeypatch.setattr(module.time, "sleep", sleep)
     return waited
 
 
+def renew_after(waits: int, monkeypatch, directory: Path, **fields) -> list[float]:
+    """Lets another process renew its claim while this one waits."""
+    return after(waits, monkeypatch, partial(rewrite, directory, **fields))
+
+
 @pytest.mark.parametrize("ahead", [-1, 1])  # as of a machine whose clock was corrected
 def test_that_of_another_machine_counts_for_a_minute(tmp_path, monkeypatch, capfd, ahead):
-    path = rewrite(tmp_path, age=ahead * (COUNTS_FOR + 1), **OTHER)
+    path = rewrite(tmp_path, age=ahead * 2 * COUNTS_FOR, **OTHER)
     with DirectoryLock(tmp_path):
         assert not path.exists()
 
-    path = rewrite(tmp_path, age=COUNTS_FOR - 0.5, **OTHER)
+    path = rewrite(tmp_path, age=30, **OTHER)
     with monkeypatch.context() as patch:
-        patch.setattr(module.random, "uniform", lambda low, high: 0.1)
+        renew_after(3, patch, tmp_path, age=COUNTS_FOR + 1)
         with DirectoryLock(tmp_path):
             assert not path.exists()
     assert "waiting whether process 7 on elsewhere" in capfd.readouterr().err
@@ -190,9 +197,9 @@ def test_a_claim_is_renewed_until_the_end(tmp_path, monkeypatch):
 
 
 def test_a_bucket_is_locked_without_flock(bucket, monkeypatch):
-    monkeypatch.setattr(module, "RENEWED_EVERY", 1.0)
     with DirectoryLock(bucket) as held:
         assert len(claims(bucket)) == 1
+        after(4, monkeypatch, held._renew)
         with pytest.raises(InputError, match=rf"gs://bucket/run .*process {os.getpid()}"):
             DirectoryLock(bucket).__enter__()
         held._renew()

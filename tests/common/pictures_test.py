@@ -18,7 +18,7 @@ def images(*shape, seed=0):
 
 
 @hypothesis.given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 def test_grid_places_every_image_and_fills_the_rest(count, columns, scale, pad):
     tiles = images(count)
     picture = pictures.grid(tiles, columns, scale, pad)

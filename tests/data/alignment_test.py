@@ -301,11 +301,7 @@ def test_ctrl_c_ends_all_and_the_command_continues(commands, faces, tmp_path, ca
     (faces / "3.png").unlink()
     os.mkfifo(faces / "3.png")  # reading it takes until it is written
     command = commands.start(code=SCRIPT.format(arguments=arguments, before=""))
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / "2.png").exists():
-        assert time.monotonic() < deadline, "it never came that far"
-        time.sleep(0.02)
-    os.kill(command.pid, signal.SIGINT)
+    command.kill_when((tmp_path / "out" / "2.png").exists, signal.SIGINT)
     done = command.wait()
     assert done.code == 130 and "interrupted; the same command continues" in done.stderr
     assert "Traceback" not in done.stderr

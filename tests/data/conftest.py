@@ -1,5 +1,6 @@
 """Sources in the official layouts, one of each, that tests must not change."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,8 +47,11 @@ def prepare_arguments(name: str, source: Path, output: Path) -> list[str]:
 
 def process_children(pid: int) -> list[int]:
     """The process ids of the children of a running process, whichever thread started them."""
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
+    children: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended
+            children += map(int, file.read_text().split())
+    return children
 
 
 def contents(directory: Path) -> dict[str, bytes]:

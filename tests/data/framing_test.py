@@ -28,7 +28,7 @@ def centre(image, channel):
     return np.array([x, y]) @ weights.ravel() / weights.sum()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     preset=st.sampled_from(sorted(framing.PRESETS)),
     angle=st.floats(-180, 180),
@@ -57,7 +57,7 @@ def test_eyes_come_to_their_places(preset, angle, scale, x, y, width, height):
         assert np.abs(found - [px, py]).max() < 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     preset=st.sampled_from(sorted(framing.PRESETS)),
     points=st.lists(st.floats(-200, 200), min_size=4, max_size=4),

@@ -255,6 +255,7 @@ def test_batches_are_read_ahead_and_no_further_than_needed():
             return super().__getitem__(index)
 
     read: list[int] = []
+    before = set(threading.enumerate())
     batches = eval_batches(Noted(100), 1)
     assert next(batches)["number"] == [0]
     until = time.monotonic() + 30
@@ -262,7 +263,8 @@ def test_batches_are_read_ahead_and_no_further_than_needed():
         time.sleep(0.01)
     batches.close()
     assert len(read) in (READERS, READERS + 1) and sorted(read) == list(range(len(read)))
-    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+    added = set(threading.enumerate()) - before
+    assert not [thread for thread in added if thread.name.startswith("ThreadPoolExecutor")]
 
 
 def test_what_reading_raises_is_raised_in_turn():

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pivq_jax.data import builder, images, load_dataset, prepare
 from pivq_jax.data.splits import assign_splits
+from tests.conftest import ended
 from tests.data import official
 from tests.data.conftest import SOURCES, contents, prepare_arguments, process_children
 
@@ -268,10 +269,12 @@ def script(arguments, before=""):
     return SCRIPT.format(arguments=[*arguments, "--workers=1"], before=before)
 
 
-def wait_until(condition, patience=60.0):
-    deadline = time.monotonic() + patience
+def wait_until(condition, command=None):
+    """Waits up to ten minutes, and not beyond the end of a command."""
+    deadline = time.monotonic() + 600
     while not condition():
-        assert time.monotonic() < deadline, "it never happened"
+        came = time.monotonic() < deadline and (command is None or not ended(command.pid))
+        assert came, "it never happened"
         time.sleep(0.01)
 
 
@@ -306,7 +309,7 @@ def interrupt(commands, name, source, output, number):
         done = output / name / f".{SOURCES[name][2]}px.incomplete" / "done"
         part = done.parent / "data"
         # The worker has begun the shard with the image it waits for.
-        wait_until(lambda: len(list(done.glob("*"))) >= 2 and list(part.glob(".*.part")))
+        wait_until(lambda: len(list(done.glob("*"))) >= 2 and list(part.glob(".*.part")), command)
         time.sleep(0.1)
         workers = process_children(command.pid)
         os.kill(command.pid, number)
@@ -378,7 +381,7 @@ def test_a_dead_worker_is_an_error_not_a_hang(commands, sources, tmp_path):
     source, output = sources["celeba"], tmp_path
     with held_at(source / "img_align_celeba" / "000005.jpg"):
         command = commands.start(code=script(prepare_arguments("celeba", source, output)))
-        wait_until(lambda: list(output.rglob(".*-00001-of-*.part")))
+        wait_until(lambda: list(output.rglob(".*-00001-of-*.part")), command)
         for pid in process_children(command.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

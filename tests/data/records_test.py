@@ -24,7 +24,7 @@ def prepared(sources, tmp_path_factory):
     return output
 
 
-@settings(max_examples=30, deadline=None)  # the first example imports
+@settings(max_examples=30)
 @given(
     st.binary(min_size=1),
     st.dictionaries(st.text(min_size=1).filter(lambda n: n != "image"), st.integers(0, 2**31)),

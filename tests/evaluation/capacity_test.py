@@ -45,7 +45,7 @@ def test_an_entry_is_used_from_one_image_in_a_thousand_on(images, used):
 @hypothesis.given(
     st.integers(0, 2**31), st.integers(1, 30), st.integers(1, 6), st.sampled_from(KINDS)
 )
-@hypothesis.settings(max_examples=80, deadline=None)
+@hypothesis.settings(max_examples=80)
 def test_agrees_with_scipy_on_the_whole_count_matrix(seed, images, n, kind):
     k = 7
     rng = np.random.default_rng(seed)

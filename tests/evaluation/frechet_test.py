@@ -83,7 +83,7 @@ def test_identical_sets_are_at_zero_also_with_fewer_images_than_features():
 
 
 @hypothesis.given(st.integers(0, 10**6), st.integers(1, 12), st.floats(0.01, 100))
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 def test_symmetric_and_invariant_under_motions(seed, size, factor):
     first, second = gaussian(seed, size, rank=max(1, size - 1)), gaussian(seed + 1, size)
     distance = frechet._distance(*first, *second)

@@ -122,7 +122,7 @@ def test_near_ties_are_settled_as_the_package_rounds_them():
 
 
 @hypothesis.given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([-20, -3, 1, 30]))
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=15)
 def test_order_scale_and_sign_do_not_matter(seed, k, exponent):
     rng = np.random.default_rng(seed)
     real, fake = normal(seed, 60, 16), 0.9 * normal(seed + 1, 60, 16)
@@ -135,7 +135,7 @@ def test_order_scale_and_sign_do_not_matter(seed, k, exponent):
 
 
 @hypothesis.given(st.integers(0, 10**6), st.integers(1, 11))
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=15)
 def test_bounds_and_growth_in_k(seed, k):
     real, fake = normal(seed, 60, 16), normal(seed + 1, 60, 16)
     values, wider = prdc(real, fake, k), prdc(real, fake, k + 1)

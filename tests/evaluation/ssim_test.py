@@ -66,7 +66,7 @@ def test_flat_images_keep_their_digits():
 
 
 @hypothesis.given(st.integers(0, 10**6), st.floats(0, 100))
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=15)
 def test_symmetric_bounded_and_per_image(seed, deviation):
     shown = pictures(seed, 4, 32, 32, 3)
     images, references = in_range(shown), in_range(noised(shown, deviation, seed))

@@ -273,7 +273,7 @@ def test_what_are_no_code_sets_is_refused(engine, sets):
         engine.check(sets)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

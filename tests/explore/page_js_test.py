@@ -37,8 +37,13 @@ const backend = {
 const entries = model.entries;
 const faults = [];
 process.on("unhandledRejection", (error) => faults.push(String(error)));
+const copying = () => element("copy").getAttribute("aria-busy");
+const until = async (ready) => {
+  for (let n = 0; n < 3000 && !ready(); n++) await wait(20);
+};
+const settled = () => wait(20).then(() => until(() => copying() === "false"));
 await explore(backend);
-await wait(400);
+await settled();
 const text = (id) => element(id).textContent;
 const column = (slot) => element("slots").children.find(({ dataset }) => dataset.slot === slot);
 const buttons = (slot) => column(slot).querySelectorAll("button"); // exchange, Replace
@@ -69,7 +74,7 @@ def test_two_images_chosen_at_once_are_both_taken(tmp_path):
     choose("a", 2);
     await wait(5);
     choose("b", 3);
-    await wait(300);
+    await until(() => text("name-a") === "test image 2" && text("name-b") === "test image 3");
     answer(names());
     """
     assert use_page(body, tmp_path) == ["test image 2", "test image 3"]
@@ -80,7 +85,7 @@ def test_neighbours_that_come_late_stay_out_of_the_next_dialog(tmp_path):
     buttons(0)[1].click();
     element("entries").close();
     buttons(1)[1].click();
-    await wait(300);
+    await until(() => shown().length === 7);
     answer([text("title-entries"), shown().map(([code]) => code)]);
     """
     title, codes = use_page(body, tmp_path)
@@ -92,12 +97,12 @@ def test_changes_are_those_of_the_image_of_the_present_state(tmp_path):
     body = """
     buttons(0)[0].click();
     buttons(0)[1].click(); // while the image is decoded
-    await wait(300);
+    await until(() => shown().length === 7 && shown().every(([, change]) => change));
     const found = [text("title-entries"), Object.fromEntries(shown())];
     element("entries").close();
     buttons(0)[0].click();
     element("save-image").click();
-    await wait(300);
+    await until(() => saved.length);
     answer([...found, saved.map(({ data }) => data[0])]);
     """
     title, changes, levels = use_page(body, tmp_path)
@@ -112,7 +117,7 @@ def test_another_state_closes_the_dialog_to_replace_a_code(tmp_path):
     await wait(200);
     const before = element("entries").open;
     follow("#m=x&a=2.6&b=3.7&c=2.6");
-    await wait(200);
+    await until(() => column(0).dataset.code === 2);
     answer([before, element("entries").open, column(0).dataset.code]);
     """
     assert use_page(body, tmp_path) == [True, False, 2]
@@ -132,10 +137,35 @@ def test_a_browser_that_changes_no_more_links_is_put_up_with(tmp_path):
     history.replaceState = () => { throw new Error("too often"); };
     element("name-copy").textContent = "";
     buttons(0)[0].click();
-    await wait(400);
+    await settled();
     answer([text("name-copy"), element("alert").hidden, faults]);
     """
     assert use_page(body, tmp_path) == ["test image 3", True, []]
+
+
+def test_a_nearest_image_of_an_earlier_state_is_marked(tmp_path):
+    body = """
+    const found = [copying()];
+    buttons(0)[0].click();
+    await wait(5);
+    found.push(copying());
+    await settled();
+    found.push(copying());
+    const { nearest } = backend;
+    backend.nearest = async () => { throw new Error("lost"); };
+    console.error = () => {};
+    buttons(1)[0].click();
+    await until(() => text("alert-text") === "Something failed: lost");
+    found.push(copying());
+    backend.nearest = nearest;
+    buttons(1)[0].click();
+    await settled();
+    found.push(copying());
+    model.trainingImages = 0;
+    buttons(1)[0].click();
+    answer([...found, copying()]);
+    """
+    assert use_page(body, tmp_path) == ["false", "true", "false", "true", "false", "false"]
 
 
 def test_a_state_that_came_while_another_failed_is_decoded(tmp_path):
@@ -150,7 +180,7 @@ def test_a_state_that_came_while_another_failed_is_decoded(tmp_path):
     console.error = () => {};
     buttons(0)[0].click();
     buttons(1)[0].click();
-    await wait(100);
+    await until(() => element("image").painted?.data[0] === 10 && text("alert-text"));
     answer([asked, element("image").painted.data[0], text("alert-text")]);
     """
     found = [[[1, 4], [1, 5]], 10, "Something failed: lost"]

@@ -49,8 +49,10 @@ def test_a_link_that_opens_slowly_does_not_undo_what_is_done_meanwhile(open_page
         page.evaluate("(link) => void (location.hash = link)", link)
     pairs.last.click()
     wanted = codes_of(page)
-    held[0].continue_()
-    page.wait_for_load_state("networkidle")
+    with page.expect_response("**/api/pair"):
+        held[0].continue_()
+    page.wait_for_timeout(100)  # for what the page does with the answer
+    settle(page)
     assert codes_of(page) == wanted
 
 
@@ -61,9 +63,10 @@ def test_a_server_that_is_gone_is_told(browser, engine):
         settle(page)
     page.locator("#slots .pair").first.click()
     page.get_by_role("alert").get_by_text("does not answer").wait_for()
-    page.get_by_label("shade").select_option(label="light")
+    select = page.get_by_label("shade")
+    select.select_option(label="light")
+    page.wait_for_function("(select) => select.selectedIndex === 0", arg=select.element_handle())
     page.get_by_role("alert").get_by_text("does not answer").wait_for()
-    assert page.get_by_label("shade").evaluate("(select) => select.selectedIndex") == 0
     page.close()
 
 

@@ -50,7 +50,7 @@ def test_shuffled_codes_decode_to_the_same_bits(trained_model, images):
         assert np.asarray(trained_model.decode(shuffled)).tobytes() == decoded.tobytes()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31))
 def test_every_set_of_codes_decodes(trained_model, seed):
     decoded = np.asarray(trained_model.decode(random_sets(seed)))
@@ -58,7 +58,7 @@ def test_every_set_of_codes_decodes(trained_model, seed):
     assert np.all(np.isfinite(decoded)) and np.all(np.abs(decoded) <= 1)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31))
 def test_recombined_and_interpolated_codes_are_sets_of_the_parents_codes(trained_model, seed):
     a, b = (np.sort(random_sets(seed + i)) for i in range(2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.sampled_from([0, 1, 3]), st.sampled_from([0, 0.25, 2]))
 def test_pixel_loss_is_the_weighted_sum(seed, l1, l2):
     a, b = np.random.default_rng(seed).uniform(-1, 1, (2, 2, 4, 4, 3))
@@ -17,7 +17,7 @@ def test_pixel_loss_is_the_weighted_sum(seed, l1, l2):
     np.testing.assert_allclose(pixel_loss(jnp.asarray(a), jnp.asarray(b), l1, l2), expected, 1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31))
 def test_psnr_is_the_textbook_formula_for_each_image(seed):
     a, b = np.random.default_rng(seed).integers(0, 256, (2, 3, 4, 4, 3))

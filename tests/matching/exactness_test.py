@@ -79,7 +79,7 @@ def test_exact_on_larger_problems(method, shape):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", EXACT)
-@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=60, derandomize=True)
 @hypothesis.given(data=strategies.data())
 def test_exact_on_what_hypothesis_finds(method, data):
     entry = strategies.one_of(

@@ -58,7 +58,7 @@ def decoder(**changes: Any) -> Any:
     return jax.jit(lambda codes: model.apply({"params": params}, codes, method="decode"))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.sampled_from([("conv", False), ("patch", True)]))
 def test_decoder_does_not_see_the_order_of_a_set(seed, kind_of_output):
     output, local = kind_of_output
@@ -104,7 +104,7 @@ def test_with_several_stages_a_new_model_knows_the_frequencies_of_patches():
         assert np.var(decoded - images) / np.var(images) < most
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31))
 def test_decoder_does_not_see_the_order_of_a_multiset(seed):
     rng = np.random.default_rng(seed)

@@ -43,7 +43,7 @@ def draw(seed: int, b: int = 3, n: int = 6, k: int = 20, d: int = 5, scale: floa
     return latents.astype(np.float32), rng.normal(size=(k, d)).astype(np.float32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sampled_from([1e-2, 1.0, 30.0]))
 def test_squared_distances_agree_with_float64(seed, scale):
     latents, codebook = draw(seed, scale=scale)
@@ -61,7 +61,7 @@ def test_squared_distances_are_float32_for_bfloat16_input():
     np.testing.assert_allclose(result, distances64(np.asarray(low, np.float32), codebook), 1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 5.0]))
 def test_matching_is_the_optimal_assignment_of_scipy(seed, scale):
     latents, codebook = draw(seed, scale=scale)  # 0.01: all latents want the same entry
@@ -73,14 +73,16 @@ def test_matching_is_the_optimal_assignment_of_scipy(seed, scale):
         np.testing.assert_allclose(cost[np.arange(6), row].sum(), best, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31))
 def test_nearest_is_the_nearest(seed):
     latents, codebook = draw(seed)
     for kind in ("nearest", "positional"):
         indices, converged = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
         assert np.all(converged)
-        np.testing.assert_array_equal(indices, distances64(latents, codebook).argmin(-1))
+        cost = distances64(latents, codebook)
+        found = np.take_along_axis(cost, np.asarray(indices)[..., None], -1)[..., 0]
+        np.testing.assert_allclose(found, cost.min(-1), rtol=1e-5, atol=1e-5)
 
 
 def test_the_first_of_equally_near_entries_is_the_nearest():
@@ -188,7 +190,7 @@ def test_each_loss_moves_only_what_it_should(kind):
     np.testing.assert_array_equal(of_commitment[1], np.zeros_like(codebook))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sets(st.integers(0, 19)))
 def test_exactly_the_dead_entries_move_onto_latents_of_the_batch(seed, dead):
     latents, codebook = draw(seed, b=4)  # 24 latents, at least as many as dead entries

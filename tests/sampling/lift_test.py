@@ -60,7 +60,7 @@ def test_codes_that_cannot_be_counted_are_refused(codes, fault):
             sampling.log_lift(space, sets(2, 0))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31 - 1), st.integers(0, N), st.integers(0, 2))
 def test_moves_end_where_no_move_helps(seed, common, slack):
     """Against every single move, computed from scratch; the exchange keeps to the slack."""

@@ -128,7 +128,7 @@ def test_interpolations_exchange_one_place_after_another():
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["matching", "nearest"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_codes_are_paired_in_their_place_and_each_choice_of_pairs_is_an_image(seed, kind):
     # Any codes, so that places have different numbers of them in A and in B.
     rng, space = np.random.default_rng(seed), dataclasses.replace(SPACE, kind=kind)

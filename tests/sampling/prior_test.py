@@ -157,7 +157,7 @@ def test_completions_out_of_range_are_refused(known, passes):
         complete_sets(PRIOR, params(), SETS, jax.random.key(0), known=known, passes=passes)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_passes_add_all_missing_codes_the_first_ones_slowly(missing, passes):
     counts = reveal_counts(missing, passes)

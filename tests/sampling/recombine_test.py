@@ -24,7 +24,7 @@ CODEBOOK = np.random.default_rng(0).normal(size=(K, D)).astype(np.float32) + 5.0
 CODES = np.tile(np.arange(N, dtype=np.int32), (B, 1))
 
 SPACE = CodeSpace(N, K)
-quick = functools.partial(hypothesis.settings, max_examples=40, deadline=None)
+quick = functools.partial(hypothesis.settings, max_examples=40)
 
 
 def space_of(codes, codebook, kind="matching", method="auto"):

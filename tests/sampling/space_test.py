@@ -46,7 +46,7 @@ def test_order_is_that_of_itertools(kind, num_codes, codebook_size):
     np.testing.assert_array_equal(found, every)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(codes_of_a_space())
 def test_round_trip(case):
     space, codes = case
@@ -60,7 +60,7 @@ def test_round_trip(case):
     assert in_order == sorted(in_order)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(codes_of_a_space())
 def test_counts_of_entries_are_those_of_numpy(case):
     space, codes = case
@@ -72,7 +72,7 @@ def test_counts_of_entries_are_those_of_numpy(case):
     np.testing.assert_array_equal(np.argwhere(counts), np.stack([images, held], 1))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(codes_of_a_space(), st.data())
 def test_codes_are_those_of_a_space_or_refused(case, data):
     space, codes = case

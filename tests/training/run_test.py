@@ -83,6 +83,7 @@ def test_a_run_with_evaluations_ends_as_without_also_if_stopped(commands, tiny_r
     assert [set(line) for line in found] == [always] * 2 + [with_codes] * 4
     for line in found:
         assert all(np.isfinite(value) for value in line.values()) and 0 < line["share"] < 1
+        assert line["seconds"] > 0
     assert found[-1]["share"] > found[len(before)]["seconds"] / 1_000
     for part, lines in ((stopped, before), (done, found[len(before) :])):
         said = [line for line in part.stdout.splitlines() if "  evaluated: psnr " in line]

@@ -310,7 +310,8 @@ class Explorer {
     this.#entries.close(); // a choice in it would be for the state before
     this.#decode();
     this.#comparing.abort();
-    find("copy").setAttribute("aria-busy", "true"); // shows what was most like an earlier state
+    // It shows what was most like an earlier state.
+    find("copy").setAttribute("aria-busy", String(this.#model.trainingImages > 0));
     clearTimeout(this.#settling);
     this.#settling = setTimeout(() => this.#settle(), SETTLED);
   }
