@@ -57,7 +57,14 @@ from pivq_jax.training.build import dataset_from_config
 SEARCHED = 32  # images for the choice of settings
 PICTURED = 12
 QUALITIES = (0, 10, 25, 50, 75)  # tried on smaller images
-SIZES = ((16, 512, 10_000), (128, 2_048, 1_000), (256, 4_096, 1_000))  # N, K and random sets
+# N, K and random sets
+SIZES = (
+    (16, 512, 10_000),
+    (128, 2_048, 1_000),
+    (256, 4_096, 1_000),
+    (1_024, 32_768, 10),
+    (4_096, 131_072, 3),
+)
 
 
 class Format(NamedTuple):

@@ -5,8 +5,10 @@
 Opens the newest checkpoint of a trained run, so that the costs are those of real latents and a real
 codebook. For each solver, times the whole jitted step (median, solvers interleaved). On a CPU it
 then profiles three steps and sums the operations that belong to matching: the distances, the solver
-and its certificate. Their fraction is relative to the time of a step. There everything runs on one
-core, see `bind_to_one_core`. On accelerators, where that sum has not been checked, `greedy` tells
+and its certificate; with several stages the whole loop over these. Where nearest entries are
+distinct, no solver runs. With `train.accumulation` the parts of a batch are a loop, of which this
+knows nothing. The fraction is relative to the time of a step. There everything runs on one core,
+see `bind_to_one_core`. On accelerators, where that sum has not been checked, `greedy` tells
 what the others add. Steps of a training on a CPU are faster than these, by the malloc that it
 starts with (docs/training.md).
 """
@@ -17,6 +19,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ import jax
 
 from benchmarks import default_device
 from benchmarks.common import milliseconds_in_turns, parser_for, training_images
+from launch.hlo import Program
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
@@ -40,21 +44,6 @@ from pivq_jax.training.checkpoints import Checkpoints
 MATCHING = re.compile(r"(^|[/(])(matching|distances)[/)]")
 
 
-def entry_operations(hlo: str) -> dict[str, str]:
-    """Maps names to scopes of the operations in the entry computation of compiled HLO text.
-
-    A loop is a single operation there, so nothing is counted twice.
-    """
-    scopes = {}
-    for line in hlo[hlo.index("\nENTRY ") :].splitlines()[2:]:
-        if line.startswith("}"):
-            break
-        if instruction := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = ", line):
-            scope = re.search(r'op_name="([^"]*)"', line)
-            scopes[instruction[1]] = scope[1] if scope else ""
-    return scopes
-
-
 def bind_to_one_core() -> None:
     """Pins this process to one core, if the system supports it; call it before using JAX.
 
@@ -65,17 +54,25 @@ def bind_to_one_core() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def profile(run: Any, directory: str) -> collections.Counter[str]:
-    """Returns the milliseconds of each HLO operation while `run()` runs."""
-    with jax.profiler.trace(directory):
-        run()
-    (path,) = Path(directory).glob("plugins/profile/*/*.trace.json.gz")
+def profile(step: Callable[[], Any], program: str) -> list[tuple[str, float]]:
+    """Profiles three steps; returns the scope and the milliseconds a step of each operation.
+
+    Operations are those of the entry computation of the compiled HLO text `program`, where a loop
+    is a single one, so nothing is counted twice.
+    """
     durations: collections.Counter[str] = collections.Counter()
-    for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]:
+    with tempfile.TemporaryDirectory() as directory:
+        with jax.profiler.trace(directory):
+            for _ in range(3):
+                step()
+        (path,) = Path(directory).glob("plugins/profile/*/*.trace.json.gz")
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    for event in events:
         operation = (event.get("args") or {}).get("hlo_op")
         if event.get("ph") == "X" and operation:
             durations[operation] += event["dur"] / 1e3
-    return durations
+    compiled = Program(program, devices=1)
+    return [(x.scope, durations[x.name] / 3) for x in compiled.computations[compiled.entry]]
 
 
 def main() -> None:
@@ -108,10 +105,6 @@ def main() -> None:
     calls = {method: partial(step, method) for method in compiled}
     times = milliseconds_in_turns(calls, options.repeats)
 
-    def three_steps(method: str) -> None:
-        for _ in range(3):
-            step(method)
-
     print(f"{jax.devices()[0].device_kind}, {mesh.size} device(s); {options.workdir}")
     print(f"{'method':<14} {'step ms':>8} {'matching ms':>12} {'of the step':>12}")
     for method, executable in compiled.items():
@@ -119,12 +112,8 @@ def main() -> None:
         if mesh.devices.flat[0].platform != "cpu":
             print(f"{method:<14} {step_time:8.1f}")
             continue
-        operations = entry_operations(executable.as_text())
-        with tempfile.TemporaryDirectory() as directory:
-            durations = profile(partial(three_steps, method), directory)
-        matching = (
-            sum(durations[n] for n, scope in operations.items() if MATCHING.search(scope)) / 3
-        )
+        operations = profile(partial(step, method), executable.as_text())
+        matching = sum(taken for scope, taken in operations if MATCHING.search(scope))
         print(f"{method:<14} {step_time:8.1f} {matching:12.2f} {matching / step_time:12.1%}")
 
 

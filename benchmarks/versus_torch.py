@@ -3,12 +3,14 @@
     python -m benchmarks.versus_torch [--config=configs/toon_faces.py] [--turns=12] [--no-compile]
         [--batch-size=N] [--optimizer=muon|adamw] [--torch-muon]
 
-Both have the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
-shows that they give the same numbers). PyTorch runs in eager mode and with `torch.compile`, with
-its default threads; its matching is SciPy's. Each side has its own process, since the thread pools
-of both in one process slow each other down. Everything is compiled and warmed up before the first
-measurement. The sides alternate; the table contains medians and, for each call of PyTorch, the
-median over turns of the ratio of our time to its time. At the end, prints a profile of the
+Both have the same weights, shapes and batches and give the same numbers
+(tests/interop/reference_test.py). PyTorch's side is the plain reference, which also computes what
+ours leaves out: patches in the encoder's last block, the decoder's grid once per image and, with
+several stages, Muon of the frozen encoder. PyTorch runs in eager mode and with `torch.compile`,
+with its default threads; its matching is SciPy's. Each side has its own process, since the thread
+pools of both in one process slow each other down. Everything is compiled and warmed up before the
+first measurement. The sides alternate; the table contains medians and, for each call of PyTorch,
+the median over turns of the ratio of our time to its time. At the end, prints a profile of the
 operations of one of our training steps, on one core of a CPU.
 
 Both use the optimizer of the config. Both versions of Muon run in float32 on CPU, with the matrices
@@ -27,7 +29,6 @@ import multiprocessing
 import os
 import re
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -39,7 +40,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import parser_for
-from benchmarks.training_step import bind_to_one_core, entry_operations, profile
+from benchmarks.training_step import bind_to_one_core, profile
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
 from pivq_jax.config.sections import OPTIMIZERS
@@ -59,7 +60,7 @@ TASKS = ("training step", "encode", "decode", "sample")
 TORCH_MUON = "torch.optim.Muon"  # name of the row with PyTorch's own Muon
 # Patterns in the scope of an operation; the first match determines its category.
 PARTS = {
-    "matching and distances": r"/matching/",
+    "matching and distances": r"[/(](matching|distances)[/)]",
     "Muon's iterations": r"/muon/",
     "attention": r"_attention/",
     "MLP": r"/mlp/",
@@ -262,18 +263,12 @@ def print_profile(config: Config) -> None:
     """Prints where the time of a training step goes; pins its process to one core."""
     bind_to_one_core()
     ours = Ours(config, pixels_for(config))
-
-    def three_steps() -> None:
-        for _ in range(3):
-            ours.train()
-
-    three_steps()  # warm-up
-    with tempfile.TemporaryDirectory() as directory:
-        durations = profile(three_steps, directory)
+    for _ in range(3):  # warm-up
+        ours.train()
     parts: dict[str, float] = collections.defaultdict(float)
-    for name, scope in entry_operations(ours.program.as_text() or "").items():
+    for scope, taken in profile(ours.train, ours.program.as_text() or ""):
         names = (part for part, pattern in PARTS.items() if re.search(pattern, scope))
-        parts[next(names, "losses, optimizer, averages")] += durations[name] / 3
+        parts[next(names, "losses, optimizer, averages")] += taken
     print("\nour training step by operations (forward and backward), on one core")
     total = sum(parts.values())
     for part, milliseconds in sorted(parts.items(), key=lambda item: -item[1]):

@@ -160,7 +160,10 @@ def match_latents(
         return jax.lax.cond(done, lambda _: (indices, finite), solve, cost)
 
     # A CPU solves one problem after another, and then each one's distances stay in the cache.
-    one_by_one = partial(jax.lax.map, match_all)
+    @jax.named_scope("distances")  # a profile shows a loop as one operation, by its own scope
+    def one_by_one(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.lax.map(match_all, latents)
+
     return jax.lax.platform_dependent(latents, cpu=one_by_one, default=match_all)
 
 
@@ -285,7 +288,10 @@ def assign_in_stages(
         return entries[indices], (indices, converged)
 
     parts = split_stages(codebook, stages)
-    targets, residual, (indices, converged) = in_stages(latents, codebook.shape[1], parts, quantize)
+    with jax.named_scope("distances"):  # of the loop, as in `match_latents`
+        targets, residual, (indices, converged) = in_stages(
+            latents, codebook.shape[1], parts, quantize
+        )
     indices += first_entries(parts)
     return join_stages(indices, 1), jnp.all(converged, 0), join_stages(targets, 1), residual
 
