@@ -152,7 +152,8 @@ def train_prior(task: Task) -> None:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
     check_place(session.workdir)
     warn_of_other_data(model, session.whole)
-    say(f"encoding {len(session.pool):,} training images")
+    mirrored = " and their mirror images" if config.data.flip else ""
+    say(f"encoding {len(session.pool):,} training images{mirrored}")
     fitted = prior.train_prior(
         config.prior,
         model.space,

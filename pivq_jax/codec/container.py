@@ -51,10 +51,7 @@ class Contents(NamedTuple):
 def fingerprint(params: Any) -> bytes:
     """Returns a fingerprint of the weights of a model, 8 bytes; step and config do not matter.
 
-    It is that of the arrays of a published `model.safetensors`: the first bytes of SHA-256 of, for
-    each array in order of its name, the name and its shape as in `(2, 3)`, each followed by a line
-    break, and its values as float32, the least significant byte first. `params` is a tree of
-    float32 arrays.
+    It is that of the published `model.safetensors`, see docs/codec.md; `params` are float32 arrays.
     """
     return _digest(to_torch(params))[:8]
 
@@ -86,7 +83,7 @@ def pack(contents: Contents) -> bytes:
     sizes = contents.num_codes, contents.codebook_size, contents.image_size
     counts = len(contents.names), len(listed)
     body = _HEAD.pack(MAGIC, *kinds, contents.fingerprint, *sizes, *counts) + listed + contents.data
-    check_size(len(body) + CHECKSUM_BYTES, f"{len(contents.names):,} images")
+    check_size(len(body) + CHECKSUM_BYTES, len(contents.names))
     return body + _checksum(body)
 
 
@@ -102,11 +99,12 @@ def pack_list(names: Sequence[str], table: bytes = b"") -> bytes:
     return table + b"".join(name.encode() + b"\0" for name in names)
 
 
-def check_size(size: int, what: str) -> None:
-    """Checks that a file is not too large to be read; `what` takes the bytes, for the message."""
+def check_size(size: int, images: int) -> None:
+    """Checks that a file is not too large to be read."""
     if size > MAX_FILE:
         raise InputError(
-            f"{what} take {size:,} bytes, more than {MAX_FILE:,} in a file: write several files"
+            f"{images:,} images take {size:,} bytes, more than {MAX_FILE:,} in a file: write"
+            f" several files, of some {MAX_FILE * images // size:,} images at most"
         )
 
 

@@ -64,7 +64,7 @@ def compress(
     pack_list(files)  # refuses names that no file can hold
     check_lengths(png_names(files), "give the image a shorter one")
     if code == "fixed":
-        check_size(model.space.bytes_per_image * len(files), f"the codes of {len(files):,} images")
+        check_size(model.space.bytes_per_image * len(files), len(files))
     check_directory(target.parent, "--output")
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")

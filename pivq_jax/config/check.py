@@ -236,7 +236,8 @@ def check_devices(config: Config, devices: int) -> None:
         f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
         f" is not divisible by {'twice ' if halves == 2 else ''}{devices} devices: use a multiple"
         f" of {halves * devices * train.accumulation}"
-        + (" (half of a batch is recombined)" if halves == 2 else ""),
+        + (" (half of a batch is recombined)" if halves == 2 else "")
+        + ", or another number of devices",
     )
 
 

@@ -48,24 +48,17 @@ NAMES = ("toon_faces", "image_folder", "tfds", "random", *OFFICIAL)
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set of square RGB images in three splits.
+    """A data set of square RGB images in three splits, each with random access.
 
-    Attributes:
-        name: the name given to `load_dataset`.
-        image_size: height and width in pixels.
-        train: training images, random access; `split[i]` is a dictionary with `image`, uint8 [H, W,
-            3], and each factor as an int.
-        validation: validation images, as `train`.
-        test: test images, as `train`.
-        factors: names of the values of each labelled factor; empty if there are no labels.
+    `split[i]` is a dictionary with `image`, uint8 [H, W, 3], and each factor as an int.
     """
 
-    name: str
-    image_size: int
+    name: str  # the name given to `load_dataset`
+    image_size: int  # height and width in pixels
     train: Source
     validation: Source
     test: Source
-    factors: dict[str, tuple[str, ...]]
+    factors: dict[str, tuple[str, ...]]  # names of the values of each; empty without labels
 
     def first(self, count: int) -> "Dataset":
         """Returns the data set of the first `count` images of each split, or all if fewer."""
@@ -175,7 +168,8 @@ def load_dataset(
             f"{name} is not prepared at {image_size} pixels in {path or cache}: run"
             f" `python -m pivq_jax.data.prepare --dataset={name} --source=DIR --size={image_size}"
             f"{output}`, where DIR holds the official files (--help says which), or name the"
-            " --output of an earlier run: --config.data.path=DIR"
+            " --output of an earlier run: --config.data.path=DIR; images of your own, or of another"
+            " size, are --config.data.name=image_folder"
         )
     return _open_prepared(name, image_size, directory, group)
 

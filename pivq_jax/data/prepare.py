@@ -190,6 +190,8 @@ def _prepare(options: argparse.Namespace) -> int:
     if options.output or options.dataset == "image_folder":
         command += f" --config.data.path={shlex.quote(os.fspath(output))}"
     print(f"train on it: {command}")
+    if options.dataset == "image_folder":
+        print("which other configs suit which images: docs/own_images.md")
     return 0
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
 from pivq_jax.evaluation.reconstruction import in_batches
@@ -47,9 +48,10 @@ def describe_prior(session: Session) -> dict[str, Any]:
 def draw_sets(session: Session, count: int, temperature: float, first: int = 0) -> np.ndarray:
     """Draws sets from the prior, int32 [count, N]: those of numbers `first` and following."""
     key, at_once = session.key(Draw.PRIOR_SETS), min(AT_ONCE, count)
+    starts = range(0, count, at_once)
     batches = [
         session.model.sample_prior(jax.random.fold_in(key, first + start), at_once, temperature)
-        for start in range(0, count, at_once)
+        for start in progress_bar(starts, desc="drawing sets", unit=f" x {at_once}", delay=5)
     ]
     return np.concatenate(batches)[:count]
 
@@ -62,7 +64,8 @@ def nearest_sets(
     In parts, as an array of all images by entries may take gigabytes.
     """
     nearest, shared = [], []
-    for start in range(0, len(sets), COMPARED):
+    starts = range(0, len(sets), COMPARED)
+    for start in progress_bar(starts, desc="comparing sets", unit=f" x {COMPARED:,}", delay=5):
         some = space.multi_hot(sets[start : start + COMPARED])
         parts = (pool[i : i + COMPARED] for i in range(0, len(pool), COMPARED))
         common = np.concatenate([some @ space.multi_hot(part).T for part in parts], axis=1)

@@ -110,7 +110,10 @@ def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
     """
     shapes = weight_shapes(network)
     if path:
-        remedy = f"give the file that load_lpips({network!r}) keeps in {default_weights_dir()}"
+        remedy = (
+            f"give the file that load_lpips({network!r}) keeps in {default_weights_dir()}, or leave"
+            " evaluate.features_path or loss.perceptual_weights, whichever names it, empty"
+        )
         params = read_weights(expanded(path), shapes, remedy)
     else:
         cached = default_weights_dir() / f"lpips_{network}.safetensors"

@@ -353,7 +353,7 @@ def test_a_state_of_eight_devices_is_restored_onto_others(commands, faces, tiny_
                 "loss.recombination": 0.0,
                 "adversarial.recombined_weight": 0.0,
             },
-            "not divisible by 8 devices: use a multiple of 8$",
+            "not divisible by 8 devices: use a multiple of 8, or another number of devices$",
         ),
         (1, {"mesh.fsdp": 2}, r"the 1 device\(s\): use one of 1, or another number of devices"),
     ],
