@@ -151,7 +151,7 @@ def time_in_turns(
 @jax.jit
 def count_steps(cost: jax.Array) -> auction.StepCounts:
     """Number of sequential steps of `auction` for a batch."""
-    return auction.solve_counted(certificate.prepare(cost)[0])[2]
+    return auction.solve(certificate.prepare(cost)[0])[2]
 
 
 def excess(cost: np.ndarray, columns: Any, optimum: np.ndarray) -> float:

@@ -107,7 +107,7 @@ def estimate(topology: str, cost: np.ndarray, kind: str) -> dict[str, Any]:
     import optax
 
     def own(cost: jax.Array) -> Any:
-        return auction.solve_counted(certificate.prepare(cost)[0])
+        return auction.solve(certificate.prepare(cost)[0])
 
     steps = jax.device_get(jax.jit(own)(cost)[2])
     program = compile_for(topology, own, cost.shape)

@@ -33,7 +33,6 @@ All input is checked before anything is written, and existing workdirs are never
 """
 
 import argparse
-import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
@@ -47,18 +46,14 @@ from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
-from pivq_jax.data import Dataset
-from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.attributes import encode_labelled
+from pivq_jax.evaluation.attributes import with_parents
 from pivq_jax.evaluation.reconstruction import POOL_IMAGES, encode_split
-from pivq_jax.inference import TrainedModel
-from pivq_jax.inference.opening import from_pretrained, load, warn_of_other_data
+from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.safetensors_file import read_model, without_paths, write_model
-from pivq_jax.sampling import Labels
-from pivq_jax.training.build import dataset_from_config, steps_from_config
+from pivq_jax.interop.safetensors_file import pack_model, read_model, without_paths
+from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints, check_place
 
 _NO_DATA = "--data_path is for a run whose training images are read: leave it out"
@@ -74,18 +69,8 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     model = load(workdir)
     dataset = data_of(model, data_path)
     count = min(POOL_IMAGES, pretrained.most_parents(model.space))
-    images, factors = first_images(dataset.train, count), dataset.factors
-    batch_size = model.config.evaluate.batch_size
-    codes, _, values = encode_labelled(model, images, tuple(factors), batch_size, latents=False)
-    labels = Labels(values, factors) if factors else None
-    dataclasses.replace(model, parents=codes, labels=labels).save_pretrained(directory)
-
-
-def data_of(model: TrainedModel, path: str) -> Dataset:
-    """The data of a run, which is at `path` if it has moved; warns of other data."""
-    dataset = dataset_from_config(model.config.with_fields({"data.path": path} if path else {}))
-    warn_of_other_data(model, dataset)
-    return dataset
+    images, batch_size = dataset.first(count).train, model.config.evaluate.batch_size
+    with_parents(model, images, dataset.factors, batch_size).save_pretrained(directory)
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
@@ -182,7 +167,7 @@ def _convert(options: argparse.Namespace) -> int:
             )
         elif to_file:
             model = load(source)
-            write_model(target, model.params, model.description)
+            files.write_atomically(target, pack_model(model.params, model.description))
         else:
             publish(source, target, options.data_path)
         print(f"{target} holds the model of {options.source}")
@@ -203,7 +188,7 @@ def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None
         model = load(source)
         if count:
             try:
-                images = first_images(data_of(model, options.data_path).train, count)
+                images = data_of(model, options.data_path).first(count).train
                 codes = encode_split(model, images, model.config.evaluate.batch_size)
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error

@@ -123,7 +123,8 @@ def test_safetensors(count, tmp_path, monkeypatch):
     expected = {"a": {"kernel": np.zeros((2, 3), np.float32), "bias": np.zeros(3, np.float32)}}
     monkeypatch.setattr(safetensors_file, "model_shapes", lambda config, origin: expected)
     description = {"config": tiny(), "step": 900, "progress": {}, "metrics": {"psnr": 20.0}}
-    safetensors_file.write_model(tmp_path / "whole.safetensors", expected, description)
+    packed = safetensors_file.pack_model(expected, description)
+    (tmp_path / "whole.safetensors").write_bytes(packed)
     whole = (tmp_path / "whole.safetensors").read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
     header, data = json.loads(whole[8:length]), whole[length:]

@@ -40,14 +40,6 @@ LOSSES = {
 }
 
 
-def listed_peak(kind: str) -> float | None:
-    """Returns the peak in FLOP/s of a kind of device, None if it is not listed."""
-    # Of whole words, as an L40 is no L4; a GeForce of more words, such as Laptop, has another chip.
-    names = [name for name in PEAKS if f"{kind} ".startswith((f"{name} ", f"{name}-"))]
-    names = [name for name in names if kind == name or "GeForce" not in name]
-    return PEAKS[max(names, key=len)] if names else None
-
-
 class Cost(NamedTuple):
     """What a run costs, planned or measured; None for what is not known."""
 

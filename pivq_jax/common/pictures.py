@@ -49,13 +49,6 @@ def reconstruction_grid(
     return grid(tiles, columns)
 
 
-def interpolation_grid(images: npt.ArrayLike, scale: int = 1) -> Pixels:
-    """Arranges interpolations, uint8 [steps, B, H, W, 3], in a row per pair of images."""
-    images = np.asarray(images)
-    flat = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
-    return grid(flat, len(images), scale)
-
-
 def magnification(image_size: int) -> int:
     """Returns the enlargement with which small images have at least 65 pixels per side."""
     return max(1, 128 // image_size)

@@ -205,10 +205,7 @@ def _read_summary(shard: _Shard) -> dict[str, Any]:
 
 
 def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
-    """Writes a shard; yields for each image an empty string, or the reason why it is skipped.
-
-    An image of the wrong shape is an error.
-    """
+    """Writes a shard; yields for each image an empty string, or the reason why it is skipped."""
     from array_record.python import array_record_module
 
     part = shard.path.with_name(f".{shard.path.name}.part")

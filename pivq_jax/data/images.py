@@ -46,26 +46,12 @@ _UNREAD = frozenset(_OTHERS.split()).union(*_FORMATS.values()) - EXTENSIONS
 
 
 def images_to_float(images: Any) -> Any:
-    """Converts uint8 images in [0, 255] to float32 in [-1, 1].
-
-    Args:
-        images: NumPy or JAX array of any shape.
-
-    Returns:
-        An array of the same kind and shape.
-    """
+    """Converts uint8 images in [0, 255], NumPy's or JAX's of any shape, to float32 in [-1, 1]."""
     return images.astype("float32") / 127.5 - 1.0
 
 
 def images_to_uint8(images: Any) -> Any:
-    """Converts float images in [-1, 1] to uint8, rounded and clipped to [0, 255].
-
-    Args:
-        images: NumPy or JAX array of any shape.
-
-    Returns:
-        An array of the same kind and shape.
-    """
+    """Converts float images in [-1, 1] to uint8, rounded and clipped; undoes `images_to_float`."""
     return ((images.astype("float32") + 1.0) * 127.5).clip(0.0, 255.0).round().astype("uint8")
 
 
@@ -120,20 +106,7 @@ class ShapeError(InputError):
 
 
 def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
-    """Reads an image file; see `decode_image`.
-
-    Args:
-        path: the file.
-        size: height and width of the result in pixels.
-
-    Returns:
-        uint8 [size, size, 3].
-
-    Raises:
-        InputError: if the file is not a readable image; the message contains its name and the
-            reason.
-        FileNotFoundError: if there is no such file.
-    """
+    """Reads an image file, uint8 [size, size, 3]; see `decode_image`, also for what it raises."""
     return decode_image(path, size, name=readable_name(path))
 
 

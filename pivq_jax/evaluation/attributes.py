@@ -1,5 +1,6 @@
 """Information about labelled attributes in codes and latents: probes and DCI."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,9 +13,9 @@ from pivq_jax.evaluation import probes
 from pivq_jax.evaluation.dci import dci
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, Labels
 
-__all__ = ["Encoded", "attribute_metrics", "encode_labelled", "labels_of"]
+__all__ = ["Encoded", "attribute_metrics", "encode_labelled", "labels_of", "with_parents"]
 
 
 class Encoded(NamedTuple):
@@ -55,6 +56,19 @@ def encode_labelled(
     return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
+def with_parents(
+    model: TrainedModel, source: Source, factors: Mapping[str, tuple[str, ...]], batch_size: int
+) -> TrainedModel:
+    """Returns the model with the images of a split as its parents, labelled if there are factors.
+
+    `factors` are those of the `Dataset`, names of values by factor, or empty; images are encoded in
+    batches of `batch_size`. Raises as `encode_labelled` does.
+    """
+    codes, _, values = encode_labelled(model, source, tuple(factors), batch_size, latents=False)
+    labels = Labels(values, factors) if factors else None
+    return dataclasses.replace(model, parents=codes, labels=labels)
+
+
 def attribute_metrics(
     train: Encoded,
     validation: Encoded,
@@ -66,14 +80,8 @@ def attribute_metrics(
 
     The splits are for fitting probes, for choosing their penalties and for measuring them;
     `factors` are the names of the classes by attribute, in the order of the label columns. The
-    result, without NaN, has what docs/probes.md defines:
-
-    - `attributes`: for each, `classes`, `majority`, and the accuracies `codes` and `latents` with
-      their `..._error` and `..._converged`;
-    - `attributes_left_out`: the reason for each attribute that was not probed;
-    - `dci`: the scores of `codes` and `latents`; empty if fewer than two attributes were probed or
-      N = 1;
-    - `probe_train_images`, `probe_test_images`: numbers of images.
+    result, without NaN, has what docs/metrics.md and docs/probes.md define; `dci` is empty if fewer
+    than two attributes were probed or N = 1.
 
     Raises InputError if there is nothing to probe, or all training images have the same features.
     """
@@ -108,7 +116,7 @@ def attribute_metrics(
         # The axes of a latent have no meaning: its importance is that of all of them.
         whole = by_latents.importance.reshape(num_latents, -1, count).sum(1)
         metrics["dci"] = {
-            "codes": dci(by_codes.importance, by_codes.accuracy)._asdict(),
-            "latents": dci(whole, by_latents.accuracy)._asdict(),
+            "codes": dci(by_codes.importance, by_codes.accuracy),
+            "latents": dci(whole, by_latents.accuracy),
         }
     return metrics

@@ -5,44 +5,28 @@ representations", ICLR 2018. The scores are computed from an importance matrix: 
 feature of the representation matters for predicting each factor.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 
-class DCI(NamedTuple):
-    """The three scores, each in [0, 1]; higher is better."""
+def dci(importance: np.ndarray, accuracy: np.ndarray) -> dict[str, float]:
+    """The scores, each in [0, 1], higher is better; docs/probes.md defines them.
 
-    disentanglement: float  # whether each feature is important for a single factor only
-    completeness: float  # whether each factor is predicted by a single feature only
-    informativeness: float  # how well factors are predicted
-
-
-def dci(importance: np.ndarray, accuracy: np.ndarray) -> DCI:
-    """DCI from importances, f64 [F, A] with F and A above 1, and the accuracies [A] of the probes.
-
-    The importances of each factor are scaled to sum to 1, like those of a random forest, so that a
-    factor does not count more because its weights are larger. Let R be the scaled matrix:
-
-    - The disentanglement of a feature is `1 - H(R[f] / sum(R[f])) / log(A)`; the mean over features
-      is weighted by their sums.
-    - The completeness of a factor is `1 - H(R[:, a]) / log(F)`, and 0 for a factor for which no
-      feature is important; the mean is over factors.
-    - The informativeness is the mean of the accuracies.
+    `importance`, f64 [F, A], F and A above 1, has that of each feature for each factor, and
+    `accuracy`, [A], that of the probes.
     """
     features, factors = importance.shape
     matters = importance.sum(0) > 0
-    if not matters.any():
-        return DCI(0.0, 0.0, float(accuracy.mean()))
+    # A factor does not count more because its weights are larger.
     share = importance / np.where(matters, importance.sum(0), 1.0)
     weight = share.sum(1)
-    purity = 1 - _entropy(share[weight > 0] / weight[weight > 0, None]) / np.log(factors)
+    used = weight > 0
+    purity = 1 - _entropy(share[used] / weight[used, None]) / np.log(factors)
     focus = np.where(matters, 1 - _entropy(share.T) / np.log(features), 0.0)
-    return DCI(
-        disentanglement=float(np.average(purity, weights=weight[weight > 0])),
-        completeness=float(focus.mean()),
-        informativeness=float(accuracy.mean()),
-    )
+    return {
+        "disentanglement": float(np.average(purity, weights=weight[used])) if used.any() else 0.0,
+        "completeness": float(focus.mean()),
+        "informativeness": float(accuracy.mean()),
+    }
 
 
 def _entropy(shares: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Edits of images by the labelled factors of a data set, with pictures."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
 
@@ -12,11 +11,10 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
 from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.attributes import encode_labelled
+from pivq_jax.evaluation.attributes import with_parents
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import Labels
 
 
 def learn_factors(session: Session) -> TrainedModel:
@@ -28,10 +26,7 @@ def learn_factors(session: Session) -> TrainedModel:
         return model
     if not dataset.factors:
         raise InputError("edits need labelled images, and these have none")
-    names, batch_size = tuple(dataset.factors), session.settings.batch_size
-    codes, _, values = encode_labelled(model, session.pool, names, batch_size, latents=False)
-    labels = Labels(values, dataset.factors)
-    return dataclasses.replace(model, parents=codes, labels=labels)
+    return with_parents(model, session.pool, dataset.factors, session.settings.batch_size)
 
 
 def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:

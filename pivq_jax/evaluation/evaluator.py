@@ -7,11 +7,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
 from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
+from pivq_jax.data import Dataset
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
@@ -19,7 +21,6 @@ from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.reconstruction import mean_lpips, psnr_of
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel
-from pivq_jax.training.run import Evaluation, Run
 
 IMAGES = 200  # most validation images, and as many samples: seconds on a CPU
 PARENT_IMAGES = 1_000  # most training images whose codes are recombined
@@ -30,6 +31,7 @@ class Evaluator:
     """A `training.run.Evaluator` that leaves out what images, small or few, do not allow."""
 
     def __init__(self, config: Config) -> None:
+        self._config = config
         pool = min(PARENT_IMAGES, config.evaluate.images or PARENT_IMAGES)
         self.images = min(IMAGES, config.evaluate.samples, pool)
         # Distances of 2,048 features take many seconds: most evaluations would be skipped.
@@ -46,14 +48,15 @@ class Evaluator:
 
     def __call__(
         self,
-        run: Run,
+        dataset: Dataset,
+        mesh: Mesh,
         step: int,
         params: Params | None,
         originals: np.ndarray,
         reconstructions: np.ndarray,
-    ) -> Evaluation:
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Returns figures by their names in `metrics.json`, and pictures."""
-        batch_size, scale = self._settings.batch_size, magnification(run.dataset.image_size)
+        batch_size, scale = self._settings.batch_size, magnification(dataset.image_size)
         figures = {"psnr": float(np.mean(psnr_of(reconstructions, originals)))}
         pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN], scale=scale)
         pictures = {"reconstructions": pairs}
@@ -69,8 +72,8 @@ class Evaluator:
             figures["rfid"] = frechet_distance(self._real, rebuilt)
         if params is None:
             return figures, pictures
-        model = TrainedModel(run.config, run.mesh, params, step, {})
-        session = Session(model, run.dataset, self._settings, Path())
+        model = TrainedModel(self._config, mesh, params, step, {})
+        session = Session(model, dataset, self._settings, Path())
         with contextlib.suppress(InputError):
             images = session.recombined(self.images, jax.random.key(session.seed)).images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)

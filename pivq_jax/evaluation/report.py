@@ -13,6 +13,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
+from pivq_jax.common.json_lines import METRICS, read_lines
 from pivq_jax.common.parallel import max_over_processes, own_copy
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
 from pivq_jax.evaluation.figures import CAPTIONS, sections
@@ -20,7 +21,6 @@ from pivq_jax.evaluation.html import page
 from pivq_jax.evaluation.prior import describe_prior
 from pivq_jax.evaluation.session import Session
 from pivq_jax.evaluation.stages import STAGES
-from pivq_jax.training.json_lines import METRICS, read_lines
 
 
 def write_report(session: Session) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def _interpolations(session: Session, count: int, steps: int) -> pictures.Pixels
     first, last = session.pool_codes[np.asarray(pairs)].swapaxes(0, 1)
     paths = np.asarray(session.model.interpolate(first, last, steps))
     images = session.decode(paths.reshape(-1, paths.shape[-1]))
-    images = images.reshape(steps, count, *images.shape[1:])
-    return pictures.interpolation_grid(images, session.scale)
+    rows = images.reshape(steps, count, *images.shape[1:]).swapaxes(0, 1)
+    return pictures.grid(rows.reshape(images.shape), steps, session.scale)
 
 
 def neighbours(session: Session) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import is_published, read_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
+from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.prior import PRIOR, load_prior
 from pivq_jax.training.steps import CODEBOOK, Arrays
@@ -82,6 +83,13 @@ def warn_of_other_data(model: TrainedModel, dataset: Dataset) -> None:
             f"warning: these are not the images, splits and labels of the training ({trained_on}):"
             " results are of others, and some test images may have been trained on"
         )
+
+
+def data_of(model: TrainedModel, path: str) -> Dataset:
+    """The data of a run, which is at `path` if it has moved; warns of other data."""
+    dataset = dataset_from_config(model.config.with_fields({"data.path": path} if path else {}))
+    warn_of_other_data(model, dataset)
+    return dataset
 
 
 def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import map_over_batch, over_batch, own_copy, replicated, split_rows
 from pivq_jax.config.fields import Config
-from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior
 from pivq_jax.sampling.completion import fit_visible
 
@@ -30,8 +30,32 @@ class Programs(NamedTuple):
 def programs_of(config: Config, mesh: Mesh) -> Programs:
     """Returns the programs of all models of a config on a mesh."""
     model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
-    space, options = CodeSpace.of(config), compiler_options(mesh)
-    whole = replicated(mesh)
+    space, options, whole = CodeSpace.of(config), compiler_options(mesh), replicated(mesh)
+
+    def apply(params: Any, x: jax.Array, method: str) -> Any:
+        return model.apply({"params": params}, x, method=method)
+
+    def encode(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        indices, converged, latents = apply(params, images, "encode")
+        return space.canonical(indices), converged, latents
+
+    def decode(params: Any, codes: jax.Array) -> jax.Array:
+        # The last bits of a sum depend on the order of its terms; sorting makes the result unique.
+        return jnp.clip(apply(params, space.canonical(codes), "decode"), -1.0, 1.0)
+
+    def fit(
+        network: SetPrior | None,
+        params: Any,
+        prior_params: Any,
+        codes: jax.Array,
+        images: jax.Array,
+        visible: jax.Array,
+    ) -> jax.Array:
+        prior = None if network is None else Prior(network, prior_params, 0.0)
+        decode_vectors = partial(apply, params, method="decode_vectors")
+        codebook = params["quantizer"]["codebook"]
+        return fit_visible(space, codebook, decode_vectors, codes, images, visible, prior)
+
     jit = partial(
         jax.jit,
         in_shardings=(whole, over_batch(mesh)),
@@ -39,9 +63,9 @@ def programs_of(config: Config, mesh: Mesh) -> Programs:
         compiler_options=options,
     )
     return Programs(
-        partial(_by_rows, jit(partial(_encode, model, space)), mesh),
-        partial(_by_rows, jit(partial(_decode, model, space)), mesh),
-        jax.jit(partial(_fit, model, space), static_argnums=0, compiler_options=options),
+        partial(_by_rows, jit(encode), mesh),
+        partial(_by_rows, jit(decode), mesh),
+        jax.jit(fit, static_argnums=0, compiler_options=options),
     )
 
 
@@ -51,37 +75,3 @@ def _by_rows(function: Callable[..., Any], mesh: Mesh, params: Any, x: jax.Array
     padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
     result = own_copy(function(params, split_rows(padded, mesh)))
     return jax.tree.map(lambda y: y[: x.shape[0]], result)
-
-
-def _encode(
-    model: PIVQ, space: CodeSpace, params: Any, images: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    result: Any = model.apply({"params": params}, images, method="encode")
-    indices, converged, latents = result
-    return space.canonical(indices), converged, latents
-
-
-def _decode(model: PIVQ, space: CodeSpace, params: Any, codes: jax.Array) -> jax.Array:
-    # The last bits of a sum depend on the order of its terms; sorting makes the result unique.
-    codes = space.canonical(codes)
-    images: Any = model.apply({"params": params}, codes, method="decode")
-    return jnp.clip(images, -1.0, 1.0)
-
-
-def _fit(
-    model: PIVQ,
-    space: CodeSpace,
-    network: SetPrior | None,
-    params: Any,
-    prior_params: Any,
-    codes: jax.Array,
-    images: jax.Array,
-    visible: jax.Array,
-) -> jax.Array:
-    def decode(vectors: jax.Array) -> jax.Array:
-        result: Any = model.apply({"params": params}, vectors, method="decode_vectors")
-        return result
-
-    prior = None if network is None else Prior(network, prior_params, 0.0)
-    codebook = params["quantizer"]["codebook"]
-    return fit_visible(space, codebook, decode, codes, images, visible, prior)

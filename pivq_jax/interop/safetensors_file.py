@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import Params, pack_arrays, read_header, read_safetensors
 from pivq_jax.config.check import check_config, check_fields, config_of_model, with_added_fields
 from pivq_jax.config.fields import PATHS, Config, is_whole
@@ -27,11 +26,6 @@ from pivq_jax.model.pivq import PIVQ
 
 KEY = "pivq_jax"
 FORMAT_VERSION = 1  # raised when files are written that earlier versions would misread
-
-
-def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
-    """Writes parameters and their description atomically; see `pack_model`."""
-    write_atomically(path, pack_model(params, description))
 
 
 def pack_model(params: Params, description: dict[str, Any]) -> bytes:
@@ -45,11 +39,7 @@ def pack_model(params: Params, description: dict[str, Any]) -> bytes:
 
 
 def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
-    """Reads and checks parameters, as NumPy arrays, and their description.
-
-    The InputError for arrays that do not fit the model of the config names all that are missing,
-    unexpected or of another shape or type, or that are not finite.
-    """
+    """Reads and checks parameters, as NumPy arrays that are finite, and their description."""
     if path.suffix != ".safetensors":
         raise InputError(
             f"{path} is not named *.safetensors, the one format that is read: in PyTorch, write it"
@@ -144,10 +134,7 @@ def _shapes(model: ModelConfig, image_size: int, codebook_size: int, kind: str) 
 
 
 def without_paths(description: dict[str, Any]) -> dict[str, Any]:
-    """Returns a description with emptied paths, as they are only valid on this machine.
-
-    Its `config` may be of another version.
-    """
+    """Returns a description, of any version, with emptied paths, as these are of this machine."""
     config = {**description["config"]}
     for section, field in PATHS:
         if field in config.get(section, {}):

@@ -71,10 +71,7 @@ def from_torch(
 
 
 def check_state_dict(state_dict: Mapping[str, Any], expected: Params, origin: str) -> None:
-    """Checks names, shapes and types of a PyTorch state dict, whose arrays need not be read.
-
-    It may hold `jax.ShapeDtypeStruct`s instead; see `from_torch`.
-    """
+    """Checks names, shapes and types of a state dict, arrays or `jax.ShapeDtypeStruct`s."""
     theirs = {}
     for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
         shape = wanted.shape

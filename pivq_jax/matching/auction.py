@@ -16,19 +16,13 @@ class StepCounts(NamedTuple):
     searches: jax.Array  # waves that completed a search in at least one problem
 
 
-def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array, StepCounts]:
     """Solves cost float32 [B, N, K] of `certificate.prepare`, where +inf forbids a pair.
 
-    Returns the column of each row, int32 [B, N], -1 where a problem has no complete matching, and
-    the column potentials, float32 [B, K], which if N < K are never positive, and 0 for unmatched
-    columns.
+    Returns the column of each row, int32 [B, N], -1 where a problem has no complete matching; the
+    column potentials, float32 [B, K], which if N < K are never positive, and 0 for unmatched
+    columns; and the numbers of sequential steps.
     """
-    columns, prices, _ = solve_counted(cost)
-    return columns, prices
-
-
-def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, StepCounts]:
-    """Same as `solve`, and also returns the number of sequential steps."""
     offers, rounds = bid(cost)
     offers, waves, searches = augment_all(cost, offers)
     return offers.col4row, offers.prices, StepCounts(rounds, waves, searches)

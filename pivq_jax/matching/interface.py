@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.matching import auction, certificate, greedy, shortest_path
+from pivq_jax.matching import auction, certificate, greedy, shortest_path, sinkhorn
 
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 
@@ -109,19 +109,16 @@ def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax
             return tuple(result[0] for result in _solve_safely(cost[None], solve_first))
 
         return jax.lax.map(solve_one, cost)
-    if method == "sinkhorn":
-        from pivq_jax.matching import sinkhorn
-
-        return _solve_safely(cost, sinkhorn.solve)
-    return _solve_safely(cost, {"auction": auction, "greedy": greedy}[method].solve)
+    solvers = {"auction": auction, "sinkhorn": sinkhorn, "greedy": greedy}
+    return _solve_safely(cost, solvers[method].solve)
 
 
 def _solve_safely(
-    cost: jax.Array, solve: Callable[..., tuple[jax.Array, jax.Array]]
+    cost: jax.Array, solve: Callable[..., tuple[Any, ...]]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Sanitizes the costs, solves, completes the columns and certifies the result."""
     safe, scale, valid = certificate.prepare(cost)
-    columns, prices = solve(safe)
+    columns, prices, *_ = solve(safe)
     complete = jnp.all(columns >= 0, axis=1)
     columns = certificate.complete(columns, cost.shape[-1])
     gap = certificate.certify(safe, columns, prices)

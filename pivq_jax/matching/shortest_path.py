@@ -38,7 +38,7 @@ _Search = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves one problem, float32 [N, K]; arguments and results as in `auction.solve`.
+    """Solves one problem, float32 [N, K]; argument and first two results as in `auction.solve`.
 
     Use `jax.lax.map` for a batch: under `vmap`, problems that are finished would continue to
     iterate and might never terminate.

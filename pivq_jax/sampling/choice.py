@@ -1,11 +1,8 @@
-"""Which pairs of codes `recombine` exchanges.
+"""Which pairs of codes `recombine` exchanges; docs/results.md compares ways.
 
-An attribute of a face is spread over several codes, and a random subset of pairs would tear it
-apart. Related codes lie close to each other, so all pairs on one side of a random hyperplane are
-exchanged together. Single moves improve this choice if it is known which codes occur together in
-real images (`lift`). Other hyperplanes make other choices, and a prior over sets (`prior`) tells
-which of them gives the set most like those of real images. With places, lines through their grid
-make choices, and the best one runs where both images are alike.
+Related codes lie close to each other, so all pairs on one side of a random hyperplane go together;
+log lifts improve that by single moves (`lift`), and a prior over sets picks the best of several
+(`prior`). With places it is a line through their grid, where both images are most alike.
 """
 
 from functools import partial

@@ -1,15 +1,7 @@
-"""Edits: the nearest set of codes that says another value of a factor; see docs/edits.md.
+"""Edits: the nearest set of codes that says another value of a factor, by one more matching.
 
-An edit matches the codes of an image to codebook entries. Replacing code s by entry k costs
-
-    |s - k|^2 / m + L(s, k) / 3 - 2 log p(v | k) - 1/2 sum_g sum_u q_g(u) log p(u | k),
-
-where m is the mean squared distance of two entries, L the log lift, v the wanted value, p(u | k)
-the share of labelled images with value u among those with code k, and q_g(u) how likely the image,
-by its codes, has value u of another factor g. Codes with p(v | s) >= 3/4 p(v) stay.
-
-With several stages, the places whose latents differ most between labelled images with the wanted
-value and others become those of the one with that value whose other places are most alike.
+docs/edits.md has the cost of replacing a code by an entry, and what takes its place with several
+stages.
 """
 
 import functools

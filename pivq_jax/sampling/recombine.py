@@ -1,9 +1,6 @@
 """New images from the codes of real images by recombination and interpolation.
 
-A position-free image is a set of codes, so a new image can be made by exchanging some codes of one
-image for codes of another and decoding the result once: no learned prior, constant time. Similar
-codes are paired (see `pairing`); which pairs are exchanged matters, see `choice` and
-docs/results.md, which compares several ways.
+Similar codes are paired (`pairing`); which pairs are exchanged matters (`choice`).
 """
 
 import operator

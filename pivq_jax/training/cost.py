@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pivq_jax.common import parallel
-from pivq_jax.common.cost import LOSSES, Cost, listed_peak
+from pivq_jax.common.cost import LOSSES, PEAKS, Cost
 from pivq_jax.config.fields import Config
 from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.training.build import steps_from_config
@@ -29,7 +29,11 @@ def peak_of(device: jax.Device) -> float | None:
         product = jax.jit(jnp.matmul).lower(x, x).compile()
         times = timeit.repeat(lambda: product(x, x).block_until_ready(), number=1, repeat=8)
         return 2 * 1024**3 / min(times) / jax.local_device_count()
-    return listed_peak(device.device_kind)
+    # Of whole words, as an L40 is no L4; a GeForce of more words, such as Laptop, has another chip.
+    kind = device.device_kind
+    names = [name for name in PEAKS if f"{kind} ".startswith((f"{name} ", f"{name}-"))]
+    names = [name for name in names if kind == name or "GeForce" not in name]
+    return PEAKS[max(names, key=len)] if names else None
 
 
 def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Lowered, Any]:

@@ -21,9 +21,9 @@ from tensorboardX.record_writer import directory_check
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, name_file_in_errors
+from pivq_jax.common.json_lines import LOG, METRICS, JsonLines
 from pivq_jax.common.parallel import say
 from pivq_jax.training.cost import Clock
-from pivq_jax.training.json_lines import LOG, METRICS, JsonLines
 
 FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which may be an upload
 Value = float | np.ndarray  # a number, or a picture uint8 [H, W, 3]

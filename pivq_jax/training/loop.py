@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
+from pivq_jax.common.json_lines import LOG, METRICS, read_lines
 from pivq_jax.common.parallel import (
     alone_in,
     check_in_first_process,
@@ -31,7 +32,6 @@ from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training import build
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
-from pivq_jax.training.json_lines import LOG, METRICS, read_lines
 from pivq_jax.training.logs import TrainingLog, check_log, check_tracker
 from pivq_jax.training.objective import Metrics, Phase
 from pivq_jax.training.optimizer import learning_rate_schedule
@@ -59,11 +59,9 @@ def train(
 ) -> None:
     """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
 
-    The config is one that `check_config` has checked. What is trained does not depend on
-    `evaluator`, which measures the weights every `config.evaluate.every` steps. `initial` gives the
-    parameters, or some of them, from which the run starts; it is not called if there is a
-    checkpoint. After Ctrl-C or SIGTERM, Interrupted is raised once a checkpoint is written, if
-    there was a step; FloatingPointError if the loss or a gradient is not finite.
+    The config is one that `check_config` has checked. `initial` gives parameters to start from, and
+    is called if there is no checkpoint. Raises Interrupted after Ctrl-C or SIGTERM, once a
+    checkpoint is written, and FloatingPointError if the loss or a gradient is not finite.
     """
     started = time.perf_counter()
     check_tracker(tracker)
@@ -202,7 +200,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
     with (
         stop_requests() as stop_asked,
         log or contextlib.nullcontext(),
-        ProfilerTrace(run.workdir, **config.profile) as trace,
+        contextlib.closing(ProfilerTrace(run.workdir, **config.profile)) as trace,
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
         if stop := stop_asked():
@@ -316,8 +314,7 @@ def _initialize_or_revive_codebook(
 ) -> TrainState:
     """Initializes the codebook when due, or periodically revives its dead entries.
 
-    It must run before `train` at `init_step`, the first step that quantizes. A codebook that was
-    taken from other weights is not initialized.
+    It must run before `train` at `init_step`, the first step that quantizes.
     """
     settings = run.config.quantizer
     if step == settings.init_step and not (run.initial and CODEBOOK in run.initial):
@@ -361,6 +358,7 @@ def _save(
     quantized = phase > Phase.CONTINUOUS
     codebook = "trained" if quantized else "none"
     if not quantized and not in_haste:
+        say(f"step {step:>6}: fitting a codebook to the checkpoint by k-means, perhaps for minutes")
         state = _initialize_codebook(run, state, state.ema_params, step)
         codebook = "fitted"
     if quantized and run.config.checkpoints.keep_best and not in_haste:

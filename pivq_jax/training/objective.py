@@ -252,11 +252,7 @@ class Objective:
         lpips_weights: Params | None,
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
-        """The losses of images that have targets, and metrics.
-
-        Only these enter the adaptive weight, see `gradients`. Recombined images have targets with
-        several stages alone.
-        """
+        """Losses of images that have targets, which alone set the adaptive weight, and metrics."""
         reconstructed, weights = outputs.images["reconstructed"], self.weights
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),

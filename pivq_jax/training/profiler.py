@@ -27,9 +27,10 @@ class ProfilerTrace:
             self._running = tempfile.mkdtemp() if remote else str(self._directory)
             jax.profiler.start_trace(self._running)
         elif step == self._last:
-            self._stop(pending)
+            self.close(pending)
 
-    def _stop(self, pending: Any = None) -> None:
+    def close(self, pending: Any = None) -> None:
+        """Stops the trace if it runs, also that of a run that ends early."""
         if not self._running:
             return
         jax.block_until_ready(pending)
@@ -42,9 +43,3 @@ class ProfilerTrace:
             say(f"profile of steps {self._first} to {self._last} in {self._directory}")
         if remote:
             shutil.rmtree(local)
-
-    def __enter__(self) -> "ProfilerTrace":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop()

@@ -36,7 +36,8 @@ class Evaluator(Protocol):
 
     def __call__(
         self,
-        run: "Run",
+        dataset: Dataset,
+        mesh: Mesh,
         step: int,
         params: Params | None,
         originals: np.ndarray,
@@ -105,7 +106,7 @@ def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation
     params = None
     if phase > Phase.CONTINUOUS:
         params = jax.device_put(state.ema_params, replicated(run.mesh))
-    return run.evaluator(run, step, params, originals, reconstructions)
+    return run.evaluator(run.dataset, run.mesh, step, params, originals, reconstructions)
 
 
 def reconstruct_validation(

@@ -160,10 +160,7 @@ def batch_gradients(
     phase: Phase,
     parts_sharding: Sharding,
 ) -> Gradients:
-    """Computes the gradients of a batch at once, or sequentially as the mean over its parts.
-
-    Use counts are not averaged over the parts but summed.
-    """
+    """Computes the gradients of a batch at once, or sequentially as the mean over its parts."""
     key, count = key_at(config.seed, Draw.LOSS, state.step), config.accumulation
     scale = config.recombination_schedule(state.step)
 

@@ -52,17 +52,6 @@ def test_fewer_images_than_columns_leave_no_empty_columns():
     assert picture.shape == (2 * H + 6, 2 * W + 6, 3)
 
 
-def test_interpolations_run_from_left_to_right():
-    steps = images(3, 2)
-    picture = pictures.interpolation_grid(steps, scale=2)
-    height, width = 2 * H + 2, 2 * W + 2
-    assert picture.shape == (2 * height + 2, 3 * width + 2, 3)
-    for step in range(3):
-        for pair in range(2):
-            tile = picture[2 + pair * height :: 2, 2 + step * width :: 2][:H, :W]
-            np.testing.assert_array_equal(tile, steps[step, pair])
-
-
 def test_samples_lie_between_their_parents():
     a, b, samples = images(3, seed=1), images(3, seed=2), images(3, seed=3)
     picture = pictures.sample_grid(a, b, samples, columns=2)

@@ -20,30 +20,29 @@ from pivq_jax.evaluation.session import Session
 
 @pytest.fixture
 def parts(tiny_model):
-    """An evaluator, a run on noise of 16 x 16 pixels, and some of it with reconstructions."""
+    """An evaluator, noise of 16 x 16 pixels, and some of it with reconstructions."""
     fields = {"evaluate.samples": 24, "evaluate.images": 60, "evaluate.features": "inception_2048"}
     config = tiny_model.config.with_fields(fields)
     data = load_dataset("random", image_size=16)
     shown = np.stack([data.validation[i]["image"] for i in range(24)])
     made = np.asarray(images_to_uint8(tiny_model.decode(tiny_model.encode(images_to_float(shown)))))
-    run = SimpleNamespace(config=config, dataset=data, mesh=tiny_model.mesh)
-    return Evaluator(config), run, shown, made
+    return Evaluator(config), data, shown, made
 
 
 @pytest.mark.slow
 def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_model):
-    measure, run, shown, made = parts
+    measure, data, shown, made = parts
     assert measure.images == 24
-    figures, pictures = measure(run, 5, tiny_model.params, shown, made)
+    figures, pictures = measure(data, tiny_model.mesh, 5, tiny_model.params, shown, made)
     names = ["psnr", "rfid", "fid", "density", "coverage", "codes_used"]  # too small for LPIPS
     assert list(figures) == names and list(pictures) == ["reconstructions", "samples"]
 
     error = np.mean((shown.astype(float) - made) ** 2, axis=(1, 2, 3))
     assert figures["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / error)), rel=1e-5)
-    codes = encode_split(tiny_model, [run.dataset.train[i] for i in range(60)], 20)
+    codes = encode_split(tiny_model, [data.train[i] for i in range(60)], 20)
     assert figures["codes_used"] == len(np.unique(codes))
     settings = dataclasses.replace(tiny_model.config.evaluate, samples=24, images=60)
-    samples = Session(tiny_model, run.dataset, settings, Path()).samples.images
+    samples = Session(tiny_model, data, settings, Path()).samples.images
     extractor = feature_extractor("vgg", batch_size=20)
     real, rebuilt, fake = (extractor.extract(x) for x in (shown, made, samples))
     compared = compare_features(real, fake, k=1)
@@ -55,22 +54,22 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
 
 @pytest.mark.slow
 def test_before_the_codebook_there_are_no_samples(parts, capsys):
-    measure, run, shown, made = parts
-    figures, pictures = measure(run, 5, None, shown, made)
+    measure, data, shown, made = parts
+    figures, pictures = measure(data, None, 5, None, shown, made)
     assert list(figures) == ["psnr", "rfid"] and list(pictures) == ["reconstructions"]
     assert capsys.readouterr().err == ""  # no bar among the lines of the log
 
 
 @pytest.mark.slow
 def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
-    measure, run, shown, made = parts
-    figures, pictures = measure(run, 5, tiny_model.params, shown[:1], made[:1])
+    measure, data, shown, made = parts
+    figures, pictures = measure(data, tiny_model.mesh, 5, tiny_model.params, shown[:1], made[:1])
     assert list(figures) == ["psnr", "codes_used"]
     assert list(pictures) == ["reconstructions", "samples"]
 
 
 def test_figures_are_of_as_many_samples_as_images(parts, tiny_model):
-    measure, run, shown, made = parts
+    measure, data, shown, made = parts
     counts = []
 
     def extract(images, quiet):
@@ -78,7 +77,7 @@ def test_figures_are_of_as_many_samples_as_images(parts, tiny_model):
         return images[:, 0, :2, 0].astype(np.float32)
 
     measure._extractor = SimpleNamespace(extract=extract)
-    figures, _ = measure(run, 5, tiny_model.params, shown[:9], made[:9])
+    figures, _ = measure(data, tiny_model.mesh, 5, tiny_model.params, shown[:9], made[:9])
     assert counts == [9, 9, 9] and "fid" in figures
 
 
@@ -86,9 +85,9 @@ def test_figures_are_of_as_many_samples_as_images(parts, tiny_model):
 def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
     rng = np.random.default_rng(0)
     shown, made = (rng.integers(0, 256, (7, 32, 32, 3), np.uint8) for _ in range(2))
-    run = SimpleNamespace(dataset=load_dataset("random", image_size=32))
+    data = load_dataset("random", image_size=32)
     measure = Evaluator(tiny_model.config.with_fields({"evaluate.batch_size": 4}))
-    figures, _ = measure(run, 5, None, shown, made)
+    figures, _ = measure(data, None, 5, None, shown, made)
     alone = [mean_lpips([(a[None], b[None])], 4) for a, b in zip(shown, made, strict=True)]
     assert figures["lpips"] == pytest.approx(np.mean(alone), rel=1e-5)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.common.pictures import interpolation_grid
+from pivq_jax.common.pictures import grid
 from pivq_jax.evaluation import samples, stages
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.sampling import CodeSpace
@@ -80,13 +80,13 @@ def test_samples_are_shown_between_their_first_two_parents():
     assert [value for value, _ in itertools.groupby(order)] == [50, 101, 10, 0, 102, 40]
 
 
-@pytest.mark.slow
 def test_paths_lead_from_parent_to_parent():
     first, last = CODES[np.asarray(sampling.random_parents(jax.random.key(1), 3, POOL))].swapaxes(
         0, 1
     )
     paths = lamps(np.asarray(MODEL.interpolate(first, last, 4))).astype(np.uint8)
-    expected = interpolation_grid(np.repeat(paths[..., None], 3, axis=-1), scale=2)
+    tiles = [paths[step, pair] for pair in range(3) for step in range(4)]  # a row for each pair
+    expected = grid(np.repeat(np.stack(tiles)[..., None], 3, axis=-1), 4, scale=2)
     for batch_size in (5, 9):
         session: Any = SimpleNamespace(
             model=MODEL,

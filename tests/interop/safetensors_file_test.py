@@ -9,7 +9,7 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config import Config
-from pivq_jax.interop.safetensors_file import model_shapes, read_model, write_model
+from pivq_jax.interop.safetensors_file import model_shapes, pack_model, read_model
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def write(file: Path, section: str, without: str = "", **fields: Any) -> None:
         values |= fields
     if without:
         del values["prior"][without]
-    write_model(file, params, {"config": values})
+    file.write_bytes(pack_model(params, {"config": values}))
 
 
 LARGE = {

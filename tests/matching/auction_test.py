@@ -13,7 +13,7 @@ from pivq_jax.matching.waves import augment_all
 
 @jax.jit
 def _steps(cost):
-    steps = auction.solve_counted(prepare(cost)[0])[2]
+    steps = auction.solve(prepare(cost)[0])[2]
     return steps.rounds + steps.waves
 
 
@@ -41,7 +41,7 @@ def test_square_problems_are_solved_with_decreasing_eps_and_without(least, monke
     cost = np.float32([rng.random((16, 16)), rng.integers(0, 16, (16, 16)), np.eye(16)] * 2)
     cost[3:][rng.random((3, 16, 16)) < 0.3] = np.inf
     cost[:, range(16), range(16)] = np.minimum(cost[:, range(16), range(16)], 9.0)
-    columns, _, steps = jax.jit(lambda cost: auction.solve_counted(prepare(cost)[0]))(cost)
+    columns, _, steps = jax.jit(lambda cost: auction.solve(prepare(cost)[0]))(cost)
     for problem, found in zip(cost, columns):
         best = problem[scipy.optimize.linear_sum_assignment(problem)].sum()
         np.testing.assert_allclose(problem[range(16), found].sum(), best, rtol=1e-6)
@@ -69,7 +69,7 @@ def test_infeasible_and_tied_problems_end():
     cost = np.zeros((3, 6, 6), np.float32)
     cost[1, :, 1:] = np.inf
     cost[2] = np.inf
-    columns, prices, _ = jax.jit(auction.solve_counted)(cost)
+    columns, prices, _ = jax.jit(auction.solve)(cost)
     assert sorted(columns[0].tolist()) == list(range(6))
     assert (columns[1] >= 0).sum() == 1 and (columns[2] >= 0).sum() == 0
     assert np.isfinite(prices).all()

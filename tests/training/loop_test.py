@@ -172,7 +172,7 @@ def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data, evaluator=measure)
     assert evaluate(run, state, 5, phase) == ({"psnr": 20.0}, {})
     [(*begin, params, shown, made)] = given
-    assert begin[0] is run and begin[1:] == [5]
+    assert begin == [data, mesh, 5]
     assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
     np.testing.assert_array_equal(made, shown // (1 if phase == Phase.CONTINUOUS else 2))

@@ -1,5 +1,6 @@
 """Profiler traces: of the chosen steps, of a run that stops early, in remote storage."""
 
+import contextlib
 import tempfile
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from pivq_jax.training.profiler import ProfilerTrace
 
 @pytest.mark.slow
 def test_a_profiler_trace_holds_the_chosen_steps(tmp_path, capsys):
-    with ProfilerTrace(tmp_path, first_step=2, steps=3) as trace:
+    with contextlib.closing(ProfilerTrace(tmp_path, first_step=2, steps=3)) as trace:
         for step in range(8):
             trace.at(step, jnp.ones(4) * step)
             assert ("profile of steps 2 to 5" in capsys.readouterr().out) == (step == 5)
@@ -18,7 +19,7 @@ def test_a_profiler_trace_holds_the_chosen_steps(tmp_path, capsys):
 
 
 def test_no_trace_unless_asked_for(tmp_path):
-    with ProfilerTrace(tmp_path, first_step=0, steps=0) as trace:
+    with contextlib.closing(ProfilerTrace(tmp_path, first_step=0, steps=0)) as trace:
         for step in range(3):
             trace.at(step, None)
     assert not (tmp_path / "profile").exists()
@@ -28,7 +29,7 @@ def test_a_run_that_stops_early_keeps_its_trace_in_remote_storage_too(
     bucket, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with ProfilerTrace(bucket, first_step=0, steps=5) as trace:
+    with contextlib.closing(ProfilerTrace(bucket, first_step=0, steps=5)) as trace:
         trace.at(0, None)
     assert (bucket / "profile" / "plugins").is_dir()
     assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
@@ -41,7 +42,7 @@ def test_a_trace_that_a_bucket_refuses_ends_no_run(bucket, tmp_path, monkeypatch
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(type(bucket), "write_bytes", refuse)
-    with ProfilerTrace(bucket, first_step=0, steps=1) as trace:
+    with contextlib.closing(ProfilerTrace(bucket, first_step=0, steps=1)) as trace:
         trace.at(0, None)
         trace.at(1, None)
     out, err = capsys.readouterr()

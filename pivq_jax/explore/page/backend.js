@@ -150,12 +150,7 @@ export class BackendError extends Error {
   }
 }
 
-/**
- * Refuses a file that is too large.
- *
- * @param {Blob} file
- * @param {Model} model
- */
+/** Refuses a file, a Blob, that is larger than the backend of the model takes. */
 export function checkSize(file, { mostBytes }) {
   if (file.size > mostBytes) {
     throw new BackendError(`The file has more than ${mostBytes / 2 ** 20} MB: choose a smaller one.`);

@@ -15,7 +15,6 @@ import {
   History,
   interpolate,
   replace,
-  stateOf,
   toFragment,
 } from "./state.js";
 
@@ -23,11 +22,7 @@ const SETTLED = 200; // milliseconds without a change, until the link and the ne
 const IMAGES = "image/png,image/jpeg";
 const CODES = ".pivq";
 
-/**
- * Starts the page.
- *
- * @param {import("./backend.js").Backend} backend
- */
+/** Starts the page with a `Backend`, see backend.js. */
 export async function explore(backend) {
   try {
     const model = await backend.open((text, fraction) => {
@@ -216,7 +211,7 @@ class Explorer {
       ({ a, b } = sides());
       pairs = await this.#backend.pair(a.codes, b.codes);
     } while (sides().a !== a || sides().b !== b);
-    this.#change(stateOf(a, b, pairs));
+    this.#change({ a, b, pairs, codes: [...pairs.a] }); // A is decoded
     this.#say(`A is ${a.name}, B is ${b.name}.`);
   }
 

@@ -53,14 +53,7 @@ export class Factors {
     find("turned").textContent = text;
   }
 
-  /**
-   * What became of a choice.
-   *
-   * @param {number} factor
-   * @param {number} asked - the value chosen.
-   * @param {number} found - the value that the image now shows, -1 if none is sure.
-   * @param {number} count - how many codes were replaced.
-   */
+  /** What became of a choice: `found` is the value that is shown now, -1 if none is sure. */
   outcome(factor, asked, found, count) {
     const { name, values } = this.#model.factors[factor];
     const but = found === asked ? "" : `, not ${values[asked]}`;

@@ -22,13 +22,7 @@ export function thumbnail(image) {
   return canvas;
 }
 
-/**
- * What changes from one image to another: the second, faint where it is equal to the first.
- *
- * @param {ImageData} before
- * @param {ImageData} after
- * @returns {{image: ImageData, mean: number}} with the mean absolute change in grey levels.
- */
+/** The second image, faint where it is equal to the first, and the mean change in grey levels. */
 export function change(before, after) {
   const image = new ImageData(after.width, after.height);
   let sum = 0;

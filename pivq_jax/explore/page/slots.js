@@ -3,12 +3,8 @@
 import { find, make } from "./elements.js";
 import { commonSlots, exchangeOrder } from "./state.js";
 
-const COLOUR = /^#[0-9a-f]{6}$/i;
-
 /** Whether the value of a factor is a colour. */
-export function isColour(value) {
-  return COLOUR.test(value);
-}
+export const isColour = (value) => /^#[0-9a-f]{6}$/i.test(value);
 
 /** A line about an entry. */
 export function describe(code, model) {

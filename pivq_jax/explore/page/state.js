@@ -19,11 +19,6 @@ import { BackendError } from "./backend.js";
 const MAX_UNDO = 500;
 const MAX_NAME = 60; // characters of a name in a link
 
-/** The state in which A is decoded. */
-export function stateOf(a, b, pairs) {
-  return { a, b, pairs, codes: [...pairs.a] };
-}
-
 /** The slots of pairs that differ, in the order in which the interpolation exchanges them. */
 export function exchangeOrder(pairs) {
   const slots = [...pairs.a.keys()].filter((slot) => pairs.a[slot] !== pairs.b[slot]);
@@ -133,14 +128,7 @@ export function toFragment(state, model) {
   return fields.toString();
 }
 
-/**
- * Opens a link.
- *
- * @param {string} fragment - anything.
- * @param {import("./backend.js").Model} model
- * @param {import("./backend.js").Backend} backend
- * @returns {Promise<State>}
- */
+/** Opens a link: the `State` of its fragment, which may be anything. */
 export async function fromFragment(fragment, model, backend) {
   const fields = new URLSearchParams(fragment);
   if (fields.get("m") !== model.id) {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pivq_jax.training import json_lines
-from pivq_jax.training.json_lines import JsonLines, read_lines
+from pivq_jax.common import json_lines
+from pivq_jax.common.json_lines import JsonLines, read_lines
 from tests.conftest import full_disk
 
 
