@@ -25,7 +25,7 @@ With --init_from=SOURCE, a new run starts from the weights of a workdir, a publi
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
 A config is a file, the name of one in the package (`pivq_jax --config=toon_faces`), or the workdir
-of a run, for a new run with the same fields.
+of a run or a published model, for a new run with the same fields.
 
 Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (loss not finite, disk
 full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
@@ -310,19 +310,24 @@ def _changes() -> dict[str, str]:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """Parses flags; fields without --config change the config of the run in --workdir."""
+    """Parses flags; fields without --config change that of the run or of the published model."""
     names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
     fields = any(name.removeprefix("no").startswith("config.") for name in names)
-    if fields and "workdir" in names and not {"config", "pretrained"} & {*names}:
-        at = names.index("workdir")
-        workdir = arguments[at].partition("=")[2] or "".join(arguments[at + 1 : at + 2])
+    given = [name for name in ("pretrained", "workdir") if name in names]
+    if fields and given and "config" not in names:
+        at = names.index(given[0])
+        where = arguments[at].partition("=")[2] or "".join(arguments[at + 1 : at + 2])
         arguments = [*arguments]  # those of sys.argv stay as they are
 
         def add_config() -> int:
-            run = as_path(workdir)
-            if (run / "config.json").exists():
+            place = as_path(where)
+            if given[0] == "pretrained":
+                from pivq_jax.interop.pretrained import find_pretrained  # imports jax: slow
+
+                place = find_pretrained(where)
+            if (place / "config.json").exists():
                 # Its whole path, as its name may be that of an experiment, too.
-                place = run.absolute() if isinstance(run, Path) else run
+                place = place.absolute() if isinstance(place, Path) else place
                 arguments.insert(1, f"--config={place}/")
             return 0
 

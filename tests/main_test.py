@@ -177,9 +177,9 @@ WRONG = {
         ["'count'", "did you mean --config.sample.count?"],
     ),
     "a field without config": ([FOLDER, "--train.steps=3"], ["mean --config.train.steps?"]),
-    "a field of no config": (
-        ["--pretrained=toon_faces", "--mode=sample", "--config.sample.count=3"],
-        ["--config.sample.count needs --config: a name, a file or the workdir of a run"],
+    "a field of no model": (
+        ["--pretrained=no_faces", "--mode=sample", "--config.sample.count=3"],
+        ["no_faces is no directory here"],
     ),
     "a field of no run": (
         ["--workdir=/no/run", "--mode=sample", "--config.sample.count=3"],

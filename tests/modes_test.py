@@ -93,6 +93,16 @@ def test_what_needs_a_published_model_only_needs_no_extra(
     assert words in done.stdout + done.stderr and "Traceback" not in done.stderr, done
 
 
+def test_fields_alone_change_the_config_of_the_published_model(commands, published, tmp_path):
+    model, size = pivq_jax.from_pretrained(published), ["--mode=sample", "--config.sample.count=4"]
+    done = commands.run(f"--pretrained={published}", *size, directory=tmp_path)
+    assert done.code == 0, done.stderr
+    pivq_jax.save_grid(tmp_path / "four.png", model.decode(model.sample(jax.random.key(0), 4)))
+    four, drawn = (Image.open(tmp_path / name) for name in ("four.png", "samples.png"))
+    assert four.size == drawn.size
+    np.testing.assert_array_equal(np.asarray(four), np.asarray(drawn))
+
+
 @pytest.mark.slow
 def test_interpolations_are_those_of_the_run(commands, tiny_run, published, tmp_path):
     out = tmp_path / "out"

@@ -293,8 +293,11 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
     return sorted(f"{name} = {there.get(name)}" for name in changed if not name.startswith(free))
 
 
-def read_config(workdir: Path) -> dict[str, Any]:
-    """Reads the resolved config of the run in a workdir, completed by `with_added_fields`."""
+def read_config(workdir: Path, published: bool = False) -> dict[str, Any]:
+    """Reads the resolved config of the run in a workdir, completed by `with_added_fields`.
+
+    If `published`, it may also be that of a published model.
+    """
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(
@@ -302,10 +305,12 @@ def read_config(workdir: Path) -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        config = with_added_fields(read_json(path))
-    except (TypeError, ValueError, RecursionError) as error:
+        config = read_json(path)
+        of_model = "format_version" in config
+        config = with_added_fields(config["config"] if of_model else config)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
-    if "format_version" in config:
+    if of_model and not published:
         raise InputError(
             f"{workdir} is a published model, no run: give it as --pretrained, or to"
             " pivq_jax.from_pretrained"

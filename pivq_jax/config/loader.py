@@ -28,8 +28,8 @@ def load_config_dict(name: str) -> ConfigDict:
 
     Args:
         name: name of an experiment in this package, or a file that ends in `.py`; variants may
-            follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run, possibly of
-            another version; see `Config.of_model`.
+            follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run or the
+            directory of a published model, possibly of another version; see `Config.of_model`.
 
     Raises:
         InputError: if there is no such experiment or file, or it does not define a config.
@@ -45,7 +45,8 @@ def load_config_dict(name: str) -> ConfigDict:
         from pivq_jax.config.check import config_of_model, read_config  # imports jax: slow
 
         config = base_config()
-        config.update(config_of_model(read_config(as_path(name)), name).to_dict())
+        held = read_config(as_path(name), published=True)
+        config.update(config_of_model(held, name).to_dict())
         return config
     else:
         raise InputError(
@@ -90,7 +91,8 @@ def define_config_flag() -> flags.FlagHolder[ConfigDict]:
         "config",
         None,
         "The experiment: a name such as toon_faces, or a file; variants after a colon. Or the"
-        " workdir of a run, for its config; so it is if only fields of the config are given.",
+        " workdir of a run or a published model, for its config; so it is if only fields of the"
+        " config are given.",
     )
     flags.FLAGS["config"].parser = _Parser()
     return holder

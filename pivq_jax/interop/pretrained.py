@@ -102,8 +102,8 @@ def write_pretrained(directory: Path, model: Published) -> None:
     replace_together(directory, contents)
 
 
-def read_pretrained(where: str | Path) -> Published:
-    """Reads a published model from a directory, from the package or from the hub, in this order."""
+def find_pretrained(where: str | Path) -> Path:
+    """Finds a published model as a directory, in the package or on the hub, in this order."""
     shipped = shipped_models()
     directory = expanded(where)
     if not directory.is_dir():
@@ -113,7 +113,12 @@ def read_pretrained(where: str | Path) -> Published:
                 " no hub id such as owner/name: give one of these"
             )
         directory = shipped.get(name) or _download(name)
-    return _read(directory)
+    return directory
+
+
+def read_pretrained(where: str | Path) -> Published:
+    """Reads the published model that `find_pretrained` finds."""
+    return _read(find_pretrained(where))
 
 
 def _read(directory: Path) -> Published:
