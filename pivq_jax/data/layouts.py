@@ -212,6 +212,13 @@ def image_folder(
         )
     if unread := images.unread_kinds(files):
         logging.warning("%s: %s", images.readable_name(source), unread)
+    tops = {file.partition("/")[0].lower() for file in stamps}
+    if "train" in tops and (held_out := tops & {"val", "valid", "validation", "test"}):
+        logging.warning(
+            f"{images.readable_name(source)}: images of {' and '.join(sorted(held_out))} are"
+            " trained on, too, as splits are by a hash of the path: to keep yours, see"
+            " --config.data.name=tfds in docs/data.md"
+        )
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
     if attributes is not None:

@@ -213,6 +213,16 @@ def test_an_encrypted_archive_is_named_as_such(celeba):
         layouts.celeba(celeba)
 
 
+def test_folders_that_are_called_like_splits_are_warned_of(tmp_path, caplog):
+    touch(tmp_path, *(f"{folder}/{name}.png" for folder in ("train", "Test") for name in "abc"))
+    layouts.image_folder(tmp_path)
+    (message,) = caplog.messages
+    assert "images of test are trained on, too" in message
+    caplog.clear()
+    layouts.image_folder(tmp_path / "train")
+    assert not caplog.messages
+
+
 def test_images_without_a_reader_are_mentioned(tmp_path, caplog):
     source = touch(tmp_path, "a.png", "b.png", "c.jxl", "d/e.jxl")
     with pytest.raises(InputError, match=r"holds 2 images .*; 2 \.jxl are not read\): a data set"):
