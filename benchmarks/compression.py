@@ -18,7 +18,7 @@ format can). Both searches use the first 32 images. The command takes about two 
 A second table is of our files with more and more of the images: bytes an image with everything
 (file) and of the codes alone (codes), and seconds of processor time to write and read the
 codes, without encoding and decoding images. A third one is of files in the fixed code with random
-sets of the sizes of three models. With --only-ours, no other format is measured.
+sets of five sizes. With --only-ours, no other format is measured.
 
 Writes compression.md, the tables, and compression.png to --output. Rows of the picture: test
 images; ours; then each format, in the order of the table, with about as many bytes of payload; then

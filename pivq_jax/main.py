@@ -25,7 +25,7 @@ With --init_from=SOURCE, a new run starts from the weights of a workdir, a publi
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
 A config is a file, the name of one in the package (`pivq_jax --config=toon_faces`), or the workdir
-of a run or a published model, for a new run with the same fields.
+of a run or the directory of a published model, for a new run with the same fields.
 
 Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (loss not finite, disk
 full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
@@ -41,7 +41,7 @@ from typing import NamedTuple
 
 from absl import app, flags, logging
 
-from pivq_jax.common.command_line import exit_code, parse_flags, refuse
+from pivq_jax.common.command_line import HELP, exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path
 from pivq_jax.common.memory import restart_with_kept_memory
@@ -314,7 +314,7 @@ def _parse(arguments: list[str]) -> list[str]:
     names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
     fields = any(name.removeprefix("no").startswith("config.") for name in names)
     given = [name for name in ("pretrained", "workdir") if name in names]
-    if fields and given and "config" not in names:
+    if fields and given and not {"config", *HELP} & {*names}:
         at = names.index(given[0])
         where = arguments[at].partition("=")[2] or "".join(arguments[at + 1 : at + 2])
         arguments = [*arguments]  # those of sys.argv stay as they are
@@ -325,6 +325,11 @@ def _parse(arguments: list[str]) -> list[str]:
                 from pivq_jax.interop.pretrained import find_pretrained  # imports jax: slow
 
                 place = find_pretrained(where)
+                if not (place / "config.json").exists():
+                    raise InputError(
+                        f"{place} has no config.json, whose fields could be changed: give --config,"
+                        " or publish the model again"
+                    )
             if (place / "config.json").exists():
                 # Its whole path, as its name may be that of an experiment, too.
                 place = place.absolute() if isinstance(place, Path) else place

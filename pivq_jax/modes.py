@@ -324,7 +324,7 @@ def _check_published(model: TrainedModel, config: Config) -> None:
     if differences := [each for each in differences if each.startswith(fields)]:
         raise InputError(
             f"the published model is of another config, with {', '.join(differences)}: leave out"
-            " --config, or give the same"
+            " --config and such fields, or give the same"
         )
 
 

@@ -177,6 +177,10 @@ WRONG = {
         ["'count'", "did you mean --config.sample.count?"],
     ),
     "a field without config": ([FOLDER, "--train.steps=3"], ["mean --config.train.steps?"]),
+    "a field of another model": (
+        ["--pretrained=toon_faces", "--mode=sample", "--config.model.width=32"],
+        ["with model.width = 128: leave out --config and such fields"],
+    ),
     "a field of no model": (
         ["--pretrained=no_faces", "--mode=sample", "--config.sample.count=3"],
         ["no_faces is no directory here"],
@@ -382,8 +386,9 @@ def test_paths_are_those_of_the_folder_of_the_command(commands, tmp_path):
     assert_refused(done, str(tmp_path / "w" / "alex.safetensors"))
 
 
-def test_help_says_what_the_modes_do(commands):
-    done = commands.run("--help")
+@pytest.mark.parametrize("others", [[], ["--pretrained=no_faces", "--config.sample.count=3"]])
+def test_help_says_what_the_modes_do(commands, others):
+    done = commands.run(*others, "--help")
     assert done.code == 0 and not done.stderr
     table = done.stdout.partition("Modes:")[2].partition("\n\n")[0]
     listed = re.findall(r"^  (\w+)", table, re.MULTILINE)

@@ -15,6 +15,8 @@ from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.output import outlive_output, print_and_exit
 from pivq_jax.common.retry import of_storage
 
+HELP = ("help", "h", "helpshort", "helpfull")  # flags that print the help
+
 
 class CommandParser(argparse.ArgumentParser):
     """A parser with the module's docstring as help, and exit status 2 for invalid arguments."""
@@ -36,14 +38,17 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
     """Parses flags, among them the dotted `fields` of a config, and returns the other arguments."""
     from absl import flags
 
-    if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
+    if any(argument.lstrip("-") in HELP and argument[:1] == "-" for argument in arguments):
         print_and_exit(f"{program.__doc__}\n{flags.FLAGS.module_help(program) or ''}")
     try:
         return flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
         message = f"{error}{_meant(error.flagname, fields)}"
         if error.flagname.startswith("config."):
-            message = f"--{error.flagname} needs --config: a name, a file or the workdir of a run"
+            message = (
+                f"--{error.flagname} needs --config: a name, a file or the workdir of a run, or the"
+                " directory of a published model"
+            )
     except Exception as error:  # of any type, as a config is a program; maybe with a traceback
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         message = lines[-1] if lines else type(error).__name__

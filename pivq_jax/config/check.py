@@ -309,7 +309,8 @@ def read_config(workdir: Path, published: bool = False) -> dict[str, Any]:
         of_model = "format_version" in config
         config = with_added_fields(config["config"] if of_model else config)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
+        remedy = "give another --config" if published else "choose another --workdir"
+        raise InputError(f"{path} is damaged ({brief(error)}): {remedy}") from error
     if of_model and not published:
         raise InputError(
             f"{workdir} is a published model, no run: give it as --pretrained, or to"

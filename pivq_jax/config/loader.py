@@ -51,7 +51,7 @@ def load_config_dict(name: str) -> ConfigDict:
     else:
         raise InputError(
             f"there is no config {where!r}: give one of {', '.join(known)}, a file such as mine.py,"
-            " or the workdir of a run"
+            " the workdir of a run or the directory of a published model"
         )
     if not file.is_file():
         raise InputError(
@@ -91,8 +91,8 @@ def define_config_flag() -> flags.FlagHolder[ConfigDict]:
         "config",
         None,
         "The experiment: a name such as toon_faces, or a file; variants after a colon. Or the"
-        " workdir of a run or a published model, for its config; so it is if only fields of the"
-        " config are given.",
+        " workdir of a run or the directory of a published model, for its config; so it is if only"
+        " fields of the config are given.",
     )
     flags.FLAGS["config"].parser = _Parser()
     return holder

@@ -48,10 +48,17 @@ def describe_prior(session: Session) -> dict[str, Any]:
 def draw_sets(session: Session, count: int, temperature: float, first: int = 0) -> np.ndarray:
     """Draws sets from the prior, int32 [count, N]: those of numbers `first` and following."""
     key, at_once = session.key(Draw.PRIOR_SETS), min(AT_ONCE, count)
-    starts = range(0, count, at_once)
+    starts = progress_bar(
+        range(0, count, at_once),
+        desc="drawing sets",
+        unit=f" x {at_once}",
+        delay=5,
+        leave=False,
+        disable=jax.process_index() > 0,
+    )
     batches = [
         session.model.sample_prior(jax.random.fold_in(key, first + start), at_once, temperature)
-        for start in progress_bar(starts, desc="drawing sets", unit=f" x {at_once}", delay=5)
+        for start in starts
     ]
     return np.concatenate(batches)[:count]
 
@@ -64,8 +71,14 @@ def nearest_sets(
     In parts, as an array of all images by entries may take gigabytes.
     """
     nearest, shared = [], []
-    starts = range(0, len(sets), COMPARED)
-    for start in progress_bar(starts, desc="comparing sets", unit=f" x {COMPARED:,}", delay=5):
+    starts = progress_bar(
+        range(0, len(sets), COMPARED),
+        desc="comparing sets",
+        unit=f" x {COMPARED:,}",
+        delay=5,
+        disable=jax.process_index() > 0,
+    )
+    for start in starts:
         some = space.multi_hot(sets[start : start + COMPARED])
         parts = (pool[i : i + COMPARED] for i in range(0, len(pool), COMPARED))
         common = np.concatenate([some @ space.multi_hot(part).T for part in parts], axis=1)
