@@ -2,10 +2,10 @@
 
     python -m benchmarks.ablation [--seeds 0 1 2] [--steps=2000] [--set=NAME=VALUE] ...
 
-`benchmarks.screen` describes how rows are run, on a core of the CPU each; they are appended to
+`benchmarks.screen` describes how rows are run, each on a core of the CPU; they are appended to
 runs/ablation/rows.jsonl. All rows have `train.ema_decay=0.99` and `evaluate.samples=500`. A second
-table has the mean and the standard deviation over seeds of each metric (docs/metrics.md). Fields of
-the config are changed for all rows by --set; each combination has a folder of its own.
+table has the mean and the standard deviation over seeds of each metric (docs/metrics.md). --set
+changes fields of the config for all rows; each combination of fields has a folder of its own.
 """
 
 from pathlib import Path

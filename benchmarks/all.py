@@ -2,14 +2,14 @@
 
     python -m benchmarks.all --device=gpu --output=DIR [--minutes=60] [--only=NAME,...]
 
-Each is a job in a process of its own; those that tell most about a device come first. On a CPU
-models and samples are small, for half an hour on one core: its figures show that a benchmark works,
-and hardly more. --device=gpu needs JAX, and for the comparison PyTorch, with CUDA.
+Each benchmark is a job in a process of its own; those that tell most about a device come first. On
+a CPU, models and samples are small (half an hour on one core): figures show that a benchmark works,
+and hardly more. --device=gpu needs JAX with CUDA and, for the comparison, PyTorch with CUDA.
 
-Writes to DIR: index.md, the page, after every job; NAME.txt and NAME.err, what a job has written;
-jobs.json. The same command continues where it was stopped: what has passed is not repeated, unless
-its NAME.txt is deleted, and of a training runs/NAME, too; what has failed, or did not fit into
---minutes, is tried again.
+Writes to DIR: index.md, the page, after every job; NAME.txt and NAME.err, the output of each job;
+jobs.json. The same command continues where it was stopped. Jobs that have passed are not repeated,
+unless NAME.txt is deleted and, for a training, runs/NAME as well. Jobs that have failed, or did not
+fit into --minutes, are tried again.
 
 Exit codes: 0 all passed; 1 some failed or were not run; 2 invalid input, reported before any work;
 130 stopped by Ctrl-C.

@@ -4,11 +4,11 @@
     python -m benchmarks.completion --workdir=runs/toon_faces
 
 Hides the left half, the centre and half of all patches of test images. Prints the PSNR inside the
-hole of: the training image whose visible pixels are nearest; completions without the prior and, if
-the model has one, with it; and the reconstruction of the whole image, which bounds them. No method
-knows a factor that is hidden altogether, as the factors of a face are independent. Writes to
---output: completion.json, and completion.png with the first images: what is visible, the nearest
-training image, completions without and with the prior, the original.
+hole of the training image whose visible pixels are nearest; of completions without the prior and,
+if the model has one, with it; and of the reconstruction of the whole image, which is a bound for
+them. No method knows a factor that is hidden altogether, as the factors of a face are independent.
+Writes to --output: completion.json, and completion.png with the first images: what is visible, the
+nearest training image, completions without and with the prior, the original.
 """
 
 import dataclasses

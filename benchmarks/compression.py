@@ -4,29 +4,29 @@
     python -m benchmarks.compression --workdir=runs/toon_faces [--images=1000]
     python -m benchmarks.compression --pretrained=toon_faces --only-ours
 
-Each format is measured at three settings: the smallest that it has at full size (its lowest
-quality); the best with about as many bytes as our codes take, for which the image is made smaller
-before and larger after; and the lowest quality with our PSNR (colours at full resolution where the
-format can). Both searches use the first 32 images. The command takes about two minutes.
+Each format is measured at three settings: the smallest file at full size (its lowest quality); the
+best with about as many bytes as our codes take, for which the image is made smaller before and
+larger after; and the lowest quality that has our PSNR (colours at full resolution where the format
+can). The searches for the last two use the first 32 images. The command takes about two minutes.
 
   file       bytes of a file with one image; for ours with its name, mean over the first 32
-  payload    without headers: for ours the codes; for the others the file less that of a uniformly
-             grey image with the same setting, which holds all that does not depend on the image
+  payload    without headers: for ours the codes; for the others the file less the file of a
+             uniformly grey image with the same setting, which holds what all images share
   encode, decode   milliseconds an image, ours in batches and the others one by one, pixels to bytes
              and back in memory; compilation apart
 
-A second table is of our files with more and more of the images: bytes an image with everything
-(file) and of the codes alone (codes), and seconds of processor time to write and read the
-codes, without encoding and decoding images. A third one is of files in the fixed code with random
-sets of five sizes. With --only-ours, no other format is measured.
+A second table is of our files with more and more of the images: bytes an image of the whole file
+(file) and of the codes alone (codes), and seconds of processor time to write and read the codes,
+without encoding and decoding images. A third table is of files in the fixed code with random sets
+of five sizes. With --only-ours, no other format is measured.
 
 Writes compression.md, the tables, and compression.png to --output. Rows of the picture: test
 images; ours; then each format, in the order of the table, with about as many bytes of payload; then
 each at its smallest full size.
 
 The comparison is not fair. Our model has learned this kind of image, reproduces no other, and is
-part of the program that decodes (its size is printed); the others know nothing of the images and
-serve all. Below some hundred bytes they are used outside of what they are made for.
+part of the program that decodes (its size is printed); the other formats know nothing of the images
+and serve all kinds. They are not made for files of less than some hundred bytes.
 """
 
 import dataclasses

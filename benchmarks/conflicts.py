@@ -13,7 +13,7 @@ means over the images of
             one: what one-to-one assignment adds to the quantization error
 
 and the entries in use and the perplexity of the codes, as in docs/metrics.md. With several stages,
-a latent is what a code stands for, and the entries are those of its stage.
+a latent here is what a code stands for, and its entries are those of the stage of that code.
 """
 
 from functools import partial

@@ -1,15 +1,15 @@
-"""Measures edits of faces by a classifier of pixels that the edits know nothing of.
+"""Measures edits of faces with a classifier of pixels, which the edits do not use.
 
     python -m benchmarks.edits --pretrained=toon_faces [--seed=0]
     python -m benchmarks.edits --workdir=runs/faces --values happiness neutral
 
-The judge is a convolutional network that is trained here on the pixels of the training images, and
-kept in --output. Each test image gets another value of one factor, both drawn at random (of the
-values that the judge does not see in its reconstruction, and of --values if given); an image that
-can get none is left out. Prints, in all and by factor, how often the judge reads the edited image
-as asked, how many of the other factors it reads as in the reconstruction, and how many codes
-changed; and how often it reads images and reconstructions right, which bounds the first. Writes to
---output: edits.json (null where nothing was measured) and edits.png with all values of one face.
+The classifier, or judge, is a convolutional network that is trained here on the pixels of the
+training images and kept in --output. Each test image gets another value of one factor, both drawn
+at random (from the values that the judge does not see in its reconstruction, and from --values if
+given); an image that can get none is left out. Prints, in all and by factor, how often the judge
+reads the edited image as asked, how many of the other factors it reads as in the reconstruction,
+how many codes changed, and how often it reads images and reconstructions right, a bound for the
+first. Writes to --output: edits.json (null: not measured) and edits.png, one face with all values.
 """
 
 from pathlib import Path

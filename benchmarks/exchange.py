@@ -4,11 +4,11 @@
 
 Makes samples of the same pairs of training images by every rule below, with about half of the
 paired codes exchanged, and compares them with the test images (FID, precision, recall, density and
-coverage in VGG16 features). Prints the mean and standard deviation over all runs and, for each,
+coverage in VGG16 features). Prints the mean and standard deviation over all runs and, for each run,
 `--seeds` draws of pairs. `new` is the distance of samples from the reconstruction of the nearer
-parent, as mean absolute difference of pixels (of 255): a rule that returns a parent is good in all
-other metrics. Writes to --output: exchange.json and, for the first run, exchange.png with two rows
-of parents and one row per rule, in the order of the table.
+parent, as the mean absolute difference of pixels (of 255); it tells apart a rule that only returns
+a parent, which all other metrics call good. Writes to --output: exchange.json and, for the first
+run, exchange.png with two rows of parents and one row per rule, in the order of the table.
 
   nothing       reconstructions of the first parents
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other

@@ -4,14 +4,14 @@
     python -m benchmarks.explore_browser [--folder=docs/_build/explorer] [--times=50]
 
 Opens the folder in Debian's chromium, driven by playwright (requirements-test.txt), and clicks on
-pairs of codes. "click to image" is the time from a click until the page is no longer busy, so that
-its canvas has the image, and the next animation frame has begun, which shows it. That is all that
-the page does for a click, and at 60 frames a second up to 17 ms until the frame. Half a second
-between clicks lets the page settle, so that the search of the nearest image is in none of them.
+pairs of codes. "click to image" is the time from a click until the page is no longer busy, when its
+canvas has the image, and the next animation frame, which shows it, has begun. That is all that the
+page does for a click; up to 17 ms of it are waiting for the frame, at 60 frames a second. Half a
+second between clicks lets the page settle, so that none includes the search of the nearest image.
 
-Then asks the backend for what benchmarks/explore.py asks a server for, and for the codes of an own
-image. Prints the median and the largest time in milliseconds, after one of each kind, and the time
-until the page is ready.
+Then asks the backend for what benchmarks/explore.py asks a server for, and for the codes of an
+image from a file. Prints the median and the largest time in milliseconds, after one of each kind,
+and the time until the page is ready.
 """
 
 import contextlib

@@ -3,13 +3,13 @@
     python -m benchmarks.explore_factors --pretrained=toon_faces [--faces=1000] [--folder=DIR]
 
 The faces are decoded parents, samples, and interpolations of neighbouring test images after a
-random number of exchanges. The truth of a colour is the value nearest to the median of those pixels
-that have exactly this colour in every training image; that of another factor is what the judge of
-benchmarks/edits.py sees, a convolutional network that is trained on training images and kept in
+random number of exchanges. The true colour is the value nearest to the median of those pixels that
+have exactly this colour in every training image; the true value of another factor is what the judge
+of benchmarks/edits.py sees, a convolutional network that is trained on training images and kept in
 --output. Prints for each kind of face the share of values read right from the codes (naive Bayes,
-`TrainedModel.read_factors`), the share of those shown that are right as the explorer reads them
-from the image, and the share that it calls unclear. With a --folder of docs/build_explorer.py, the
-page without a server reads the same faces in Debian's chromium (playwright of
+`TrainedModel.read_factors`); of the values that the explorer reads from the image and shows, the
+share that is right; and the share that it calls unclear. With a --folder of docs/build_explorer.py,
+the page without a server also reads these faces, in Debian's chromium (playwright of
 requirements-test.txt), and each explorer has its columns.
 """
 

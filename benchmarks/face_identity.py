@@ -7,7 +7,7 @@ on three million photographs), so it is a second judge beside VGG16. It needs
 `pip install '.[align]'`, and photographs aligned with the preset `face`, whose split is by
 person, so that no person of the test images is among the training images. Rows:
 
-  training images    other images than those searched, but in part of the same persons
+  training images    not among those searched, but in part of the same persons
   averaged pixels    of the parents of recombined images
   reconstructions    of the test images
   of training        reconstructions of training images: a judge worth the name finds most known
@@ -15,10 +15,10 @@ person, so that no person of the test images is among the training images. Rows:
   any two parents    the same, both parents at random
   prior              sets of the run's prior, if it has one, at temperature 1
 
-FID, precision, recall, density and coverage are those of `compare_features` (k = 5) between the 128
-numbers of each face and those of the test images. `known` is the share of images that are nearer to
-some training image than 95 % of test images are. A person that training has not seen has 5 % by
-definition, so as much as that of new faces says nothing; more would be faces of known persons.
+FID, precision, recall, density and coverage are those of `compare_features` (k = 5), of the 128
+numbers of each face against those of the test images. `known` is the share of images that are
+nearer to some training image than 95 % of test images are. For persons that training has not seen
+it is 5 % by definition. So 5 % of new faces say nothing; more would be faces of known persons.
 A face takes a tenth of a second on a core; --searched limits the training images, from which the
 parents of recombined images are drawn.
 """

@@ -9,23 +9,23 @@ splits are by person; for other names, give --group. Rows:
   nearest     the same with the nearest entry for each latent: multisets
   vq_vae      `benchmarks.vq_vae`, a convolutional VQ-VAE in PyTorch: an 8x8 grid of 512 entries
 
-All see the same images in the same order, for the same time, on one core of the CPU each, also
-where there is a GPU, and with the malloc of a training (docs/training.md); two are trained side by
-side, each pinned to a core (which requires Linux). Parameters agree within 20 %, and losses of
-reconstruction are the same, at the weights of the config. There is no discriminator, as the VQ-VAE
-has none; what else the config asks for, such as the loss on recombined sets, is part of PI-VQ.
+All models see the same images in the same order, for the same time, each on one core of the CPU,
+also where there is a GPU, and with the malloc of a training (docs/training.md). Two are trained
+side by side, each pinned to a core (which requires Linux). Parameters agree within 20 %, and the
+losses of reconstruction and their weights are the same, those of the config. There is no
+discriminator, as the VQ-VAE has none; other losses of the config are only part of PI-VQ.
 
 The VQ-VAE trains until its time is over. PI-VQ gets the number of steps that fill the time, from a
 calibration just before, on the same core: what 60 steps of each phase take, their compilation, and
 the codebook's start. The steps of that start and of the warm-up are scaled in proportion. `seconds`
 in the table is the time of training as it then was, with all of this and with checkpoints.
 
-Samples exchange codes of pairs of training images, in both models as an evaluation of the config
+In both models, samples exchange codes of pairs of training images as an evaluation of the config
 does: with its `sample.nearest_of`, the second parent is matched to the first by each model's own
-latents, and half of what differs is exchanged, as `pivq_jax.sampling.recombine` chooses it, in the
-grid on one side of a line. In a further line of the table, the grid exchanges half of all places of
-the same parents, chosen one by one. All metrics are of 8-bit images, by the functions of an
-evaluation, with the features of VGG16.
+latents. Half of the differing codes are exchanged: `pivq_jax.sampling.recombine` chooses them, and
+in the grid, they are on one side of a line. In a further row of the table, the grid exchanges half
+of all places of the same parents, chosen one by one. All metrics are of 8-bit images, by the
+functions of an evaluation, with the features of VGG16.
 
 Rows are appended to rows.jsonl in --output as they finish and not repeated, and an interrupted
 training of PI-VQ continues, so the same command goes on after an interruption. Each row has the

@@ -6,8 +6,8 @@ Prepares pictures with the detail (and size as PNG) of photographs, which also m
 `pivq_jax.data.prepare`, then reads batches of them as in training: flipped, with the batch size of
 the config, by threads of this process (0 workers) or by worker processes. `cached` keeps decoded
 images in memory, as training does for splits of up to 2 GiB; worker processes never do. The last
-column is relative to the training step of the config, measured here on batches in memory; on a CPU
-a training takes less for it, by the malloc that it starts with (docs/training.md).
+column is relative to the training step of the config, measured here on batches in memory; on a CPU,
+a step of a training is faster, owing to the malloc that it starts with (docs/training.md).
 """
 
 import contextlib

@@ -3,13 +3,13 @@
     python -m benchmarks.prior --workdir runs/toon_faces [--samples=1000]
     python -m benchmarks.prior --pretrained toon_faces
 
-The model must have a prior (`--mode=train_prior`). Prints, for recombination with and without the
-log lift, alone or where the prior picks the best of several exchanges, and for the prior alone at
-several temperatures and numbers of passes: FID, precision, recall, density and coverage against the
-test images; how new the samples are, as the number of codes (of N) that a sample has in common with
-the most similar training image and, if it has parents, as its distance from the reconstruction of
-the nearer one (`new`, as in `benchmarks.exchange`); and sets per second, without decoding and, for
-recombination, without the choice of parents, which is made once before. Test images show how many
+The model must have a prior (`--mode=train_prior`). Prints rows for recombination with and without
+the log lift, alone or where the prior picks the best of several exchanges, and for the prior alone
+at several temperatures and numbers of passes. Each has FID, precision, recall, density and coverage
+against the test images, and tells how new the samples are: how many codes (of N) a sample has in
+common with the most similar training image and, if it has parents, how far it is from the
+reconstruction of the nearer one (`new`, as in `benchmarks.exchange`). It also has sets per second,
+without decoding and the choice of parents, which is made once before. Test images show how many
 common codes are usual. Models with several stages have no log lift and no choice by the prior,
 which draws one place after another, whatever the passes.
 

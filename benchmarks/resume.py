@@ -1,4 +1,4 @@
-"""Checks that a training which is stopped half way and continued ends, bit for bit, as a whole one.
+"""Checks that a training that is stopped and continued ends, bit for bit, like an unbroken one.
 
     python -m benchmarks.resume [--config=configs/toon_faces.py:smoke]
 

@@ -4,18 +4,18 @@ The usual model (van den Oord et al. 2017, arXiv 1711.00937): strided convolutio
 8x8 latents, each replaced by the nearest of 512 entries, and transposed convolutions back, with
 normalized residual blocks as in VQ-GAN. The quantizer is `VectorQuantize` of
 vector-quantize-pytorch as its authors set it (rotation trick), with entries that are moving
-averages, started by k-means on the first batch; unused ones are replaced by latents. It sees the
-same batches as PI-VQ, and its loss is that of reconstruction, at the weights of PI-VQ's config,
-beside the commitment. AdamW's rate falls to 0 over the time it is given. The networks have the
-width with which parameters and codebook are most nearly as many as PI-VQ's.
+averages, started by k-means on the first batch; unused ones are replaced by latents. The model sees
+the same batches as PI-VQ. Its loss is that of reconstruction, at the weights of PI-VQ's config,
+plus the commitment. AdamW's rate falls to 0 over the time it is given. The networks have the width
+with which they have, with their codebook, most nearly as many parameters as PI-VQ.
 
 `metrics.json` has the names of an evaluation (docs/metrics.md), computed by the same functions.
 
 New images come from the same function as PI-VQ's, `recombine_at_random`, with the same pool of
-training images, seed and `sample.nearest_of`: parents matched one to one that are alike along some
-line, and of several lines the one along which both are most alike. With the patches of
-configs/faces.py, which are a grid as well, only the latents differ in which likeness is measured:
-each model has its own. PI-VQ with sets of codes exchanges those on one side of a hyperplane.
+training images, seed and `sample.nearest_of`: parents are matched one to one so that they are alike
+along some line, and of several lines the one is taken along which both are most alike. With the
+patches of configs/faces.py, also a grid, models differ only in the latents that measure likeness:
+each has its own. PI-VQ with sets of codes exchanges the codes on one side of a hyperplane.
 """
 
 import contextlib

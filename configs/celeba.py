@@ -6,18 +6,18 @@
 The recipe of configs/faces.py, which was measured on photographs of faces, for 128 pixels: each of
 the 256 patches of 8 x 8 pixels has eight codes (`model.stages`), N = 2,048 of K = 65,536 in all, at
 most 13,141 bits an image. Encoder and decoder are ViTs of width 512 with 8 blocks. Parents of new
-images are matched out of 10,000 training images. Without a discriminator: it did not improve
+images are matched out of 10,000 training images. There is no discriminator, as none improved
 samples of faces (docs/log/2026-11-28-faces.md).
 
-Cost: 55.5 million parameters. The hours of a training on a slice, with flops, memory and
-communication of a step, are those that the TPU's compiler estimates: `python -m
-launch.plan --config=configs/celeba.py --topology=v5e:4x4` prints them. This config has not been run
-at full size yet; a small model with the same patches and stages was trained on 10,263 photographs
-at 128 pixels, beside the recipe before stages (docs/log/2026-11-29-scale.md). Recombination in
-training needs two images per device.
+Cost: 55.5 million parameters. `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4`
+prints the TPU compiler's estimates of the hours of a training on a slice, and of the flops, memory
+and communication of a step. This config has not been run at full size yet; a small model with the
+same patches and stages was trained on 10,263 photographs at 128 pixels, and compared with the
+recipe from before there were stages (docs/log/2026-11-29-scale.md). Recombination in training needs
+two images per device.
 
 Variants: `:smoke` (random images of this size and a tiny model, minutes on a CPU), `:nearest`;
-both with a comma.
+`:smoke,nearest` for both.
 """
 
 from ml_collections import ConfigDict

@@ -10,14 +10,14 @@ blocks. Steps and batch are half of those of FFHQ, as there are only 24,000 trai
 of new images are matched out of 10,000 training images. There is no discriminator, as none improved
 samples of faces (docs/log/2026-11-28-faces.md).
 
-Cost: 135.9 million parameters. The hours of a training on a slice, with flops, memory and
-communication of a step, are those that the TPU's compiler estimates: `python -m
-launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4` prints them. This config has not been
-run at full size yet; a small model with the same patches was trained on 12,917 faces at 128 pixels
+Cost: 135.9 million parameters. For the hours of a training on a slice and the flops, memory and
+communication of a step, `python -m launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4`
+prints the estimates of the TPU's compiler. This config has not been run at full size yet; a small
+model with the same patches was trained on 12,917 faces at 128 pixels
 (docs/log/2026-11-29-parents.md). Recombination in training needs two images per device.
 
 Variants: `:smoke` (random images of this size and a tiny model, minutes on a CPU), `:nearest`;
-both with a comma.
+`:smoke,nearest` for both.
 """
 
 from ml_collections import ConfigDict

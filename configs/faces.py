@@ -4,21 +4,21 @@
     python -m pivq_jax.main --config=configs/faces.py --config.data.path=ALIGNED
 
 The images of a person, whose names differ in their numbers alone, are in one split; for other names
-change `data.group`. Each of the 64 patches has sixteen codes, each of which says what those before
-it left over of the patch's cosine transform, and of what the encoder has learned to add to it in
-the first 1,000 steps (`model.stages`, docs/method.md): N = 1,024 of K = 32,768, at most 6,568 bits
-an image. Images are moved before LPIPS, which would otherwise not see a grid of noise
-(docs/perceptual.md). With codes, the decoder also learns to hide the seam in recombined images
-(`loss.recombination`). New images have the patches on one side of a line from a second parent,
-which is matched to the first one so that both are alike along a line. The logs of 29 and 30
-November 2026 have the trials (docs/log).
+change `data.group`. Each of the 64 patches has sixteen codes. The first stands for the cosine
+transform of the patch plus what the encoder has learned to add to it in the first 1,000 steps, each
+later one for what the codes before it left over (`model.stages`, docs/method.md): N = 1,024 of K =
+32,768, at most 6,568 bits an image. Images are moved before LPIPS, which would otherwise not see a
+grid of noise (docs/perceptual.md). Once there are codes, the decoder also learns to hide the seam
+in recombined images (`loss.recombination`). New images take the patches on one side of a line from
+a second parent, which is matched to the first one so that both are alike along a line. The trials
+are in the logs of 29 and 30 November 2026 (docs/log).
 
-Cost: 4.6 million parameters, 38 minutes of training on one core of an AMD EPYC with AVX-512, the
-other one busy, with huge pages alone (docs/training.md, "Memory on a CPU"); some minutes of
-evaluation follow. On the 1,377 test images of the photographs that docs/photographs.md names (three
-seeds, VGG16 features, k = 5): 34.9 dB, LPIPS 0.0082, FID of reconstructions 0.0020; recombined
-images: FID 0.0052, precision 0.85, recall 0.68, density 0.98, coverage 0.81, where training images
-have 0.0031, 0.86, 0.86, 0.83 and 0.86.
+Cost: 4.6 million parameters, 38 minutes of training on one core of an AMD EPYC with AVX-512, while
+the other core is busy, and only with huge pages (docs/training.md, "Memory on a CPU"); evaluation
+takes some minutes more. Results on the 1,377 test images of the photographs that
+docs/photographs.md names (three seeds, VGG16 features, k = 5): 34.9 dB, LPIPS 0.0082, FID of
+reconstructions 0.0020; recombined images: FID 0.0052, precision 0.85, recall 0.68, density 0.98,
+coverage 0.81, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86.
 
 Variants: `:128px` (a trial at 128x128 with patches of 8 pixels: 1,200 steps, 35 minutes on one
 core, 35.3 dB), `:smoke` (a check, no model), `:nearest`; also several, with commas.

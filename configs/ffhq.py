@@ -9,14 +9,14 @@ the 256 patches of 16 x 16 pixels has sixteen codes (`model.stages`) for 64 numb
 blocks. Parents of new images are matched out of 10,000 training images. There is no discriminator,
 as none improved samples of faces (docs/log/2026-11-28-faces.md).
 
-Cost: 192.6 million parameters. The hours of a training on a slice, with flops, memory and
-communication of a step, are those that the TPU's compiler estimates: `python -m
-launch.plan --config=configs/ffhq.py --topology=v5e:4x4` prints them. This config has not been run
-at full size yet; a small model with the same patches was trained on 12,917 faces at 128 pixels
-(docs/log/2026-11-29-parents.md). Recombination in training needs two images per device.
+Cost: 192.6 million parameters. `python -m launch.plan --config=configs/ffhq.py --topology=v5e:4x4`
+prints the TPU compiler's estimates of the hours of a training on a slice, and of the flops, memory
+and communication of a step. This config has not been run at full size yet; a small model with the
+same patches was trained on 12,917 faces at 128 pixels (docs/log/2026-11-29-parents.md).
+Recombination in training needs two images per device.
 
 Variants: `:smoke` (random images of this size and a tiny model, minutes on a CPU), `:nearest`;
-both with a comma.
+`:smoke,nearest` for both.
 """
 
 from ml_collections import ConfigDict

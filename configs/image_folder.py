@@ -4,12 +4,12 @@
 
 The central square of each image is resized to 64x64 once and cached. Images are split 80/10/10 into
 training, validation and test images by a hash of their names. Unreadable files are reported and
-skipped. The settings are a start for images that nothing is known of; those of `configs/faces.py`
-are chosen for photographs of faces, those of `configs/toon_faces.py` for drawings of one style. The
-model has the field defaults, for laptops; `configs/ffhq.py` is a start for a GPU or TPU.
-The loss on recombined sets is for images of one kind, such as faces; if yours are of several kinds,
-try `--config.loss.recombination=0` (docs/log/2026-11-27-fashion-mnist.md). If all of
-them show the same parts at the same pixels, as drawings do, try `--config.model.output=patch
+skipped. The settings are a start for images of any kind; those of `configs/faces.py` were chosen
+for photographs of faces, those of `configs/toon_faces.py` for drawings of one style. The size of
+the model is the default, for laptops; `configs/ffhq.py` is a start for a GPU or TPU. The loss on
+recombined sets is for images of one kind, such as faces; if yours are of several kinds, try
+`--config.loss.recombination=0` (docs/log/2026-11-27-fashion-mnist.md). If all images show the same
+parts at the same pixels, as drawings may, try `--config.model.output=patch
 --config.model.local_output=True`. docs/own_images.md says which settings suit which images.
 
 Variants: `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.

@@ -3,11 +3,11 @@
     python -m pivq_jax.main --config=configs/toon_faces.py --workdir=runs/toon_faces
 
 Cost and results are in the README's table, measured with this command. All faces are drawn at the
-same place, so each patch of the output has a linear layer of its own: eleven decibels more than
-with one output for all places (docs/log/2026-11-27-output.md). The faces vary in ten factors, about
-24 bits in total. Sixteen codes are enough for them, and recombined sets of few codes give
-consistent faces; with 32, an attribute is spread over several codes, which may then come from
-different parents. K = 32 N, as with learned queries each latent tends to use its own K / N entries.
+same place, so each patch of the output has a linear layer of its own, which gives eleven decibels
+more than one output layer for all places (docs/log/2026-11-27-output.md). The faces vary in ten
+factors, about 24 bits in total. Sixteen codes are enough for them, and recombined sets of few codes
+give consistent faces; with 32, an attribute is spread over several codes, which may then come from
+different parents. K = 32 N, as each latent of a learned query tends to use its own K / N entries.
 The loss on recombined sets (docs/method.md) keeps samples free of noise and consistent. The choice
 of the other settings is explained in docs/training.md.
 

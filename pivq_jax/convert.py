@@ -1,28 +1,28 @@
 """python -m pivq_jax.convert --from=WORKDIR --to=DIR, to and from model.safetensors, or to ONNX
 
-Publishes a trained run as a directory for pivq_jax.from_pretrained and --pretrained: averaged
-weights, model card, the prior if it has one, and the code sets of the first 10,000 training images
-(8,192 where an image has 2,048 codes, 4,096 where it has 4,096), of which new images are made; the
-data must be at hand for them. --push uploads it, or one made before, to the Hugging Face hub (pip
-install huggingface_hub; hf auth login).
+Publishes a trained run as a directory for pivq_jax.from_pretrained and --pretrained. It holds the
+averaged weights, a model card, the prior if there is one, and the codes of the first 10,000 images
+for training (8,192 where an image has 2,048 codes, 4,096 where it has 4,096), from which new images
+are made; the run's data must be there for this. --push uploads that directory, or one made before,
+to the Hugging Face hub (pip install huggingface_hub; hf auth login).
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=published/toon_faces
     python -m pivq_jax.convert --from=published/toon_faces --push=OWNER/NAME
 
-Also converts a run to a safetensors file with its averaged weights under PyTorch's names and
-layouts and its config in the metadata, or such a file to a workdir that every mode of pivq_jax.main
-and pivq_jax.load can open.
+Also converts a run to a safetensors file, with its averaged weights under PyTorch's names and in
+PyTorch's layouts and with its config in the metadata. Converts such a file to a workdir, which
+every mode of pivq_jax.main and pivq_jax.load can open.
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=toon_faces.safetensors
     python -m pivq_jax.convert --from=toon_faces.safetensors --to=runs/from_torch
 
-Both can be converted to ONNX files, which other runtimes and browsers can use:
+Runs, published models and such files can be converted to ONNX, for other runtimes and browsers:
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=exported/toon_faces.onnx
 
 writes toon_faces.encoder.onnx (images to latents), toon_faces.decoder.onnx (code vectors to images)
-and toon_faces.codes.safetensors (the codebook, and the codes of the first --training_codes training
-images of the run: parents of new images) to exported/. This needs `pip install onnx`.
+and toon_faces.codes.safetensors (the codebook and the codes of the first --training_codes training
+images of the run, which are the parents of new images) to exported/. Needs `pip install onnx`.
 
 A file written by PyTorch needs the config in its metadata:
 
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--training_codes",
         type=int,
         metavar="COUNT",
-        help=f"for *.onnx: include the codes of so many training images ({POOL_IMAGES}; 0: none)",
+        help=f"for *.onnx: training images whose codes are included ({POOL_IMAGES}; 0: none)",
     )
     add("--data_path", default="", metavar="DIR", help="the run's data, if it is elsewhere now")
     options = parser.parse_args(arguments)

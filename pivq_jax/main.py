@@ -5,27 +5,27 @@ Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses tra
 Modes:
 {modes}
 
-Once there is a run, its --workdir is enough: --config may be left out, and fields are those of the
-run but for those given.
+Once a run exists, its --workdir is enough: without --config, that run's fields are used, except
+for fields given on the command line.
 
-    python -m pivq_jax.main --workdir=runs/toon_faces                              (goes on)
+    python -m pivq_jax.main --workdir=runs/toon_faces                              (continues)
     python -m pivq_jax.main --workdir=runs/toon_faces --mode=sample --config.sample.count=500
 
-With --pretrained=NAME, a published model stands for the workdir of all modes but train and
-train_prior, and results are written to --workdir, by default the current directory; what is written
-is printed with its whole path. NAME is a model of the package (toon_faces), a directory, or the id
-of one on the Hugging Face hub:
+With --pretrained=NAME, all modes but train and train_prior use a published model instead of that of
+a workdir. Results are written to --workdir, by default the current directory, and their full paths
+are printed. NAME is a model of the package (toon_faces), a directory, or the id of a model on the
+Hugging Face hub:
 
     python -m pivq_jax.main --pretrained=toon_faces --mode=sample
 
 With --init_from=SOURCE, a new run starts from the weights of a workdir, a published model or a
-*.safetensors file: what fits is taken, what does not is named. The same command with a larger
---config.train.steps goes on with a run that has ended. --tracker=trackio records the log there too.
+*.safetensors file: arrays that fit are taken, others are listed. To continue a finished run, repeat
+its command with a larger --config.train.steps. With --tracker=trackio, trackio also gets the log.
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
-A config is a file, the name of one in the package (`pivq_jax --config=toon_faces`), or the workdir
-of a run or the directory of a published model, for a new run with the same fields.
+--config takes a file, the name of a config in the package (`pivq_jax --config=toon_faces`) or, for
+a new run with the same fields, the workdir of a run or the directory of a published model.
 
 Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (loss not finite, disk
 full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
@@ -67,19 +67,19 @@ MODES = {
     "evaluate": Mode("write metrics.json and report/index.html for the test split"),
     "sample": Mode(
         "write samples.png, new images from the recombined codes of training images, and"
-        " parents.png, some between their parents; with --output instead a PNG file for each,"
-        " in that new folder",
+        " parents.png, some of them between their parents; with --output, instead write each"
+        " image to a PNG file in that new folder",
         takes=("prior", "output"),
     ),
     "interpolate": Mode("write interpolations.png, paths between images by exchanging codes"),
     "edit": Mode(
         "write edits.png, a face with every value of every labelled factor; with one or more"
-        " --set=FACTOR=VALUE edits_FACTOR_VALUE.png, test images changed so, with --input and"
-        " --output your own ones",
+        " --set=FACTOR=VALUE, write edits_FACTOR_VALUE.png, test images with these values; with"
+        " --input and --output, edit your own images instead",
         takes=("input", "output", "set"),
     ),
     "complete": Mode(
-        "write completions_left.png, test images of which a part is hidden (--hide), completed",
+        "write completions_left.png, test images completed where a part is hidden (--hide)",
         takes=("hide",),
     ),
     "reconstruct": Mode(
@@ -104,7 +104,7 @@ MODES = {
         takes=("input", "output"),
     ),
     "explore": Mode(
-        "serve a page on localhost to take images apart; --address and --port say where",
+        "serve a page to explore and exchange the codes of images, at --address and --port",
         takes=("address", "port"),
     ),
 }
@@ -130,7 +130,7 @@ _FIELDS = [field.name for field in all_fields()]
 _MODE = flags.DEFINE_enum("mode", "train", [*MODES], "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
 _PRETRAINED = flags.DEFINE_string(
-    "pretrained", None, "A published model, used instead of that of a workdir."
+    "pretrained", None, "A published model, used instead of the model of a workdir."
 )
 flags.DEFINE_string(
     "init_from",
@@ -149,8 +149,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "output",
     None,
-    "What reconstruct (default <workdir>/reconstructed), edit (<workdir>/edited_FACTOR_VALUE),"
-    " sample, compress and decompress write.",
+    "Folder or file written by reconstruct (default <workdir>/reconstructed), edit (default"
+    " <workdir>/edited_FACTOR_VALUE), sample, compress and decompress.",
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
@@ -165,8 +165,8 @@ flags.DEFINE_enum(
     "code",
     "fixed",
     ("fixed", "short", "prior"),
-    "For compress: all images take equally many bytes; or fewer the more frequent their codes are;"
-    " or fewer the more likely the model's prior finds them.",
+    "For compress. fixed: all images take equally many bytes; short: fewer for frequent codes;"
+    " prior: fewer for sets of codes that the model's prior finds likely.",
 )
 flags.DEFINE_bool(
     "prior", False, "For sample: draw sets from the prior instead of recombining training images."
@@ -247,7 +247,7 @@ def _run(arguments: list[str]) -> int:
     if not workdir:
         if Path(config.name).name != config.name or config.name in ("", ".."):
             raise InputError(
-                f"name = {config.name!r} is none of a folder in runs/: give --workdir, or another"
+                f"name = {config.name!r} cannot be a folder in runs/: give --workdir, or another"
                 " --config.name"
             )
         workdir = f"runs/{config.name}"
@@ -280,7 +280,7 @@ def _check_flags(arguments: list[str]) -> None:
     if _PRETRAINED.value is not None and mode.trains:
         others = ", ".join(name for name, other in MODES.items() if not other.trains)
         raise InputError(
-            f"--pretrained is of a trained model: give --mode, one of {others}, or train from its"
+            f"--pretrained opens a trained model: give --mode, one of {others}, or train from its"
             " weights with --init_from"
         )
     for name in OF_MODES:

@@ -402,7 +402,7 @@ def test_help_says_what_the_modes_do(commands, others):
 def test_a_name_that_is_none_of_a_folder_needs_a_workdir(commands, tmp_path, name):
     arguments = ["--config=image_folder:smoke", f"--config.name={name}", "--mode=evaluate"]
     done = commands.run(*arguments, directory=tmp_path)
-    assert_refused(done, f"name = {name!r} is none of a folder in runs/", "--workdir")
+    assert_refused(done, f"name = {name!r} cannot be a folder in runs/", "--workdir")
     assert_refused(commands.run(*arguments, f"--workdir={tmp_path}"), "holds no run")
 
 

@@ -1,9 +1,9 @@
 """Sets of codes in about as many bits as a prior over sets expects; see docs/codec.md.
 
-As a sequence, N codes take log2 N! bits more than as a set. So that these are not lost, the order
-is drawn from bits that are already written, and tells them (bits back): the writer pops from its
-stack which of the remaining codes comes last, takes it away, and pushes it with the probability it
-has if the others are known. The reader takes the same steps backwards.
+As a sequence, N codes take log2 N! bits more than as a set. So that these bits are not lost, the
+order is drawn from bits that are already written, which can be told from the order again (bits
+back): the writer pops from its stack which of the remaining codes comes last, takes it away, and
+pushes it with the probability it has given the others. The reader takes the same steps backwards.
 
 The sets of a group are coded step by step together, so that a pass of the network serves all.
 """

@@ -1,10 +1,10 @@
 """Shorter codes for sets: an arithmetic code that knows how frequent each entry is.
 
 A set S of N entries has the probability prod_{k in S} w_k / e_N(w), where e_N is the elementary
-symmetric polynomial of the weights (conditional Bernoulli: Chen, Dempster and Liu 1994). Entry by
-entry it is decided whether the set contains it, in integers, so that every machine decodes alike.
-Code words are those of Shannon, Fano and Elias: none begins another one, so they are stored without
-their lengths. docs/codec.md describes every step.
+symmetric polynomial of the weights (conditional Bernoulli: Chen, Dempster and Liu 1994). The code
+tells for each entry in turn whether the set holds it, by integers, so that every machine decodes
+alike. Code words are those of Shannon, Fano and Elias: none is the beginning of another one, so
+they are stored without their lengths. docs/codec.md describes every step.
 """
 
 import math

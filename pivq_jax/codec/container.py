@@ -1,7 +1,7 @@
 """The file of codes, to the bit: docs/codec.md has a table of its parts.
 
-It is a head of numbers, their most significant byte first; a compressed list of what the code needs
-and of the names; the codes; and a checksum, the first bytes of SHA-256 of all before it.
+It has a head of numbers, most significant byte first; a compressed list of what the code needs and
+of the names; the codes; and a checksum, which is the first bytes of SHA-256 of all before it.
 """
 
 import hashlib

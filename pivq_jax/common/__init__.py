@@ -1,6 +1,6 @@
-"""What all other packages may use: errors, files, devices, compilation, pictures.
+"""Helpers for all other packages: errors, files, devices, compilation, pictures.
 
-What is public is in the `__all__` of the modules named here, none of which this package imports.
+Public names are in the `__all__` of the modules named here, which this package does not import.
 """
 
 __all__ = ["errors", "parallel", "pictures"]

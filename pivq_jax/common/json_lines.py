@@ -1,4 +1,4 @@
-"""Files of a run with a JSON object on each line, which has the `step` that it is of."""
+"""Files of a run with a JSON object on each line; each object has the `step` it belongs to."""
 
 import contextlib
 import json

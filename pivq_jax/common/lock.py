@@ -2,9 +2,9 @@
 
 Where the file system has `flock`, the directory is locked with it. Buckets have none, and on NFS or
 FUSE other machines may not see it. So a process that holds or wants the lock also has a file in the
-directory, its claim, renewed every 20 seconds. It holds the lock if, once its claim is written, it
-finds no other that counts: one that is 60 seconds old does not, nor one whose process had the
-`flock` that this one now has. The storage need only list what was written before.
+directory, its claim, renewed every 20 seconds. It holds the lock if, once its claim is written, no
+other claim counts. A claim that is 60 seconds old does not count, nor does that of a process which
+had the `flock` that this one now has. The storage need only list files that were written before.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Reads arrays from pickled files without executing code in them.
 
 A pickle is a program: loading one calls any function that it names. These unpicklers know the few
-names that stand for arrays and reject all others. That of PyTorch's files is the one that Python
-has in Python: in C, the memo takes as much memory as a number in a damaged file says.
+names that stand for arrays and reject all others. PyTorch's files are read by the one written in
+Python: in the one written in C, the memo takes as much memory as a number in a damaged file says.
 """
 
 import collections

@@ -70,7 +70,7 @@ def load_config_dict(name: str) -> ConfigDict:
 def load_config(name: str) -> Config:
     """Loads the typed config of an experiment as `load_config_dict` does.
 
-    Its values are not checked, see `check_config`; an incomplete config is an InputError.
+    Values are not checked (see `check_config`). Raises InputError if the config is incomplete.
     """
     return Config.from_dict(load_config_dict(name).to_dict())
 
@@ -90,9 +90,9 @@ def define_config_flag() -> flags.FlagHolder[ConfigDict]:
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "The experiment: a name such as toon_faces, or a file; variants after a colon. Or the"
-        " workdir of a run or the directory of a published model, for its config; so it is if only"
-        " fields of the config are given.",
+        "A name such as toon_faces, or a file, with variants after a colon; or the workdir of a run"
+        " or the directory of a published model, whose config is used. If only fields of the config"
+        " are given, they change the config of --workdir or --pretrained.",
     )
     flags.FLAGS["config"].parser = _Parser()
     return holder

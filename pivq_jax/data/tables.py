@@ -1,4 +1,4 @@
-"""The lists that official data sets bring, and tables of attributes: read and checked."""
+"""Reads and checks the lists of official data sets, and tables of attributes."""
 
 import csv
 import re

@@ -1,6 +1,6 @@
 """Evaluation of trained models: metrics and pictures.
 
-What is public is in the `__all__` of the modules named here, none of which this package imports.
+Public names are in the `__all__` of the modules named here, which this package does not import.
 Import those you need::
 
     from pivq_jax.evaluation.capacity import capacity

@@ -68,9 +68,9 @@ def informative_codes(
 ) -> list[Meaning]:
     """Returns the most informative codes, at most `count`, balanced between factors.
 
-    Each is attributed to the factor with which it has most mutual information, if that is more than
-    by chance. Factors contribute their best codes in turn; without labels, the codes of highest
-    entropy come first. docs/probes.md has the details.
+    Each code is attributed to the factor with which it has most mutual information; codes that have
+    no more than chance explains are left out. Factors contribute their best codes in turn; without
+    labels, the codes of highest entropy come first. docs/probes.md has the details.
 
     Codes are int [M, N], labels int [M, A]; `factors` are the names of the classes of each
     attribute, empty without labels.
@@ -129,9 +129,9 @@ def exchange(
     """Exchanges a code, in the first `count` images that contain it, for its partner in others.
 
     Each image with the code is paired with a random image without it, as in recombination, and the
-    sets remain valid: it is the exchange that sampling makes, for one code alone (with several
-    stages sampling exchanges all codes of a patch, so never this one). `codes` are int32 [M, N],
-    those of real images. Raises InputError if the code is in no image or in all images.
+    sets remain valid. Sampling exchanges codes in this way, but several at a time (with several
+    stages, all codes of a patch). `codes` are int32 [M, N], those of real images. Raises InputError
+    if the code is in no image or in all images.
     """
     has = (codes == code).any(1)
     if not has.any() or has.all():

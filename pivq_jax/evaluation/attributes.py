@@ -27,7 +27,7 @@ class Encoded(NamedTuple):
 
 
 def labels_of(batch: Batch, names: Sequence[str]) -> np.ndarray:
-    """The labels of these names of a batch, int32 [B, A]."""
+    """Returns the labels of a batch that have these names, int32 [B, A]."""
     if not names:
         return np.empty((len(batch["mask"]), 0), np.int32)
     return np.stack([batch[name] for name in names], axis=1)
@@ -40,10 +40,10 @@ def encode_labelled(
     batch_size: int,
     latents: bool = True,
 ) -> Encoded:
-    """Encodes a split, in batches, and collects its labels of these names.
+    """Encodes a split, in batches, and collects its labels that have these names.
 
-    Without `latents`, which may take gigabytes, these are empty. Raises InputError if the split is
-    empty or lacks a label, ValueError if an image has no codes.
+    If `latents` is False, the latents, which may take gigabytes, are empty. Raises InputError if
+    the split is empty or lacks a label, and ValueError if an image has no codes.
     """
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
@@ -76,12 +76,12 @@ def attribute_metrics(
     factors: Mapping[str, Sequence[str]],
     space: CodeSpace,
 ) -> dict[str, Any]:
-    """Probes of every attribute and DCI, from codes and from continuous latents, for a JSON file.
+    """Computes probes of each attribute, and DCI, from codes and from latents, for a JSON file.
 
-    The splits are for fitting probes, for choosing their penalties and for measuring them;
-    `factors` are the names of the classes by attribute, in the order of the label columns. The
-    result, without NaN, has what docs/metrics.md and docs/probes.md define; `dci` is empty if fewer
-    than two attributes were probed or N = 1.
+    Probes are fitted on `train` and measured on `test`; `validation` decides on their penalties.
+    `factors` are the names of the classes by attribute, in the order of the label columns.
+    The result, without NaN, has what docs/metrics.md and docs/probes.md define; `dci` is empty if
+    fewer than two attributes were probed or N = 1.
 
     Raises InputError if there is nothing to probe, or all training images have the same features.
     """

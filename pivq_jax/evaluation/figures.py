@@ -1,4 +1,4 @@
-"""What page and console show of `metrics.json`, under the names of docs/metrics.md.
+"""What the page and the console show of `metrics.json`, by the names in docs/metrics.md.
 
 Figures that an evaluation does not have are left out.
 """

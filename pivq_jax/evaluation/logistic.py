@@ -1,6 +1,6 @@
 """Multinomial logistic regression with an L1 penalty, for many sets of labels at once.
 
-All are fitted by accelerated proximal gradients (FISTA, Beck and Teboulle 2009, with the restarts
+They are fitted by accelerated proximal gradients (FISTA, Beck and Teboulle 2009, with the restarts
 of O'Donoghue and Candes 2015), so that they share one matrix product per iteration.
 """
 

@@ -66,7 +66,7 @@ def encode_batches(
 ) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
     """Yields each batch of a split, int32 codes [B, N] and float32 latents [B, N, D].
 
-    The last batch is filled up: its `mask`, bool [B], is False there.
+    The last batch is padded to the same size: its `mask`, bool [B], is False for the padding.
     """
     for batch in eval_batches(source, batch_size):
         codes, latents = model.encode_with_latents(images_to_float(batch["image"]))

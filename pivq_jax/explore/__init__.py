@@ -1,10 +1,10 @@
-"""The explorer: a page on localhost to take faces apart, with JAX behind it.
+"""The explorer: a page on localhost that shows and exchanges codes of faces, with JAX behind it.
 
-`engine` does what the page asks for and knows nothing of the web; `server` answers requests and
-`guard` refuses those that do not come from the page; `page/` is the page. See docs/explorer.md.
+`engine` computes what the page asks for, without web code; `server` answers requests and `guard`
+refuses requests that do not come from the page; `page/` is the page. See docs/explorer.md.
 The server needs `pip install '.[explore]'` in a checkout.
 
-Nothing here is public but the page: `--mode=explore` starts it.
+Only the page is public: `--mode=explore` starts it. This package has no public Python names.
 """
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""What the page asks for, computed by a trained model; knows nothing of the web.
+"""Computes what the page asks for, with a trained model and without web code.
 
-Arrays go in and out; shapes are fixed, so that nothing compiles after `Engine` is made. It is not
-for use by two threads at once.
+It takes and returns arrays of fixed shapes, so that nothing compiles after `Engine` is made. Two
+threads must not use it at once.
 """
 
 import dataclasses

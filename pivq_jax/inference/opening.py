@@ -30,9 +30,9 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
     """Loads the model of a finished or running training from its workdir, local or remote.
 
     The checkpoint is that of `step`, by default the newest readable one. Weights are on all
-    devices. Raises InputError if the workdir does not exist, has no such checkpoint, or this one is
-    from before the codebook's start and contains none, as it was written by an earlier version or
-    after a signal other than Ctrl-C.
+    devices. Raises InputError if the workdir or the checkpoint does not exist, or if the checkpoint
+    is from before the codebook's start and has no codebook, which happens if an earlier version
+    wrote it, or if a signal other than Ctrl-C ended the run.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"
@@ -59,12 +59,12 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
 
 
 def from_pretrained(where: str | Path) -> TrainedModel:
-    """Loads a model that this package brings, or one written by `TrainedModel.save_pretrained`.
+    """Loads a model that comes with this package, or one written by `TrainedModel.save_pretrained`.
 
     `where` is a directory, the name of a model in the package (`toon_faces`), or the id of a model
-    on the Hugging Face hub, 'owner/name', in this order. Weights are on all devices; parents, their
-    labels and a prior are there if they were published. Raises InputError if the model does not
-    exist, cannot be downloaded, is of another format, or is damaged.
+    on the Hugging Face hub, 'owner/name', tried in this order. Weights are on all devices; the
+    model has parents, labels and a prior if they were published. Raises InputError if the model
+    does not exist, cannot be downloaded, is of another format, or is damaged.
     """
     params, description, parents, labels, prior = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
@@ -93,7 +93,7 @@ def data_of(model: TrainedModel, path: str) -> Dataset:
 
 
 def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:
-    """Writes images as one PNG file, local or remote, of up to so many columns; makes directories.
+    """Writes images in up to `columns` columns to one PNG file, local or remote; makes directories.
 
     Images are [M, H, W, 3], M at least 1: floating point in [-1, 1], as from `decode`, or uint8.
     Raises ValueError if their shape or type is wrong, or `columns` is not positive.

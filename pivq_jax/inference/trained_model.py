@@ -38,11 +38,11 @@ class TrainedModel:
 
     - images, floating point [B, H, W, 3] in [-1, 1], where H = W = `config.data.image_size`;
     - codes, integers [B, N] in [0, K), int32 where returned, sorted within each image. `decode`
-      accepts the codes of an image in any order and returns bitwise the same image for each. Those
-      of a `positional` model are in the order of its latents, which matters.
+      accepts the codes of an image in any order and returns bitwise the same image for each. In a
+      `positional` model codes are in the order of the latents, and this order matters.
 
-    They raise ValueError for arrays of another form, and compile once per batch size. What is added
-    makes another model: `dataclasses.replace(model, parents=model.encode(images), labels=None)`.
+    They raise ValueError for arrays of another form, and compile once per batch size. To add to a
+    model, make a new one: `dataclasses.replace(model, parents=model.encode(images), labels=None)`.
     """
 
     config: Config  # the resolved config of the run
@@ -91,7 +91,7 @@ class TrainedModel:
         return {"config": self.config.to_dict(), **own}
 
     def encode(self, images: Array) -> jax.Array:
-        """Encodes images to codes. Raises ValueError if one is not finite, too."""
+        """Encodes images to codes. Also raises ValueError if an image is not finite."""
         images = check_images(images, self.config.data.image_size)
         starts = range(0, len(images), ENCODED_AT_ONCE)
         parts = [self._encode(images[i : i + ENCODED_AT_ONCE], i)[0] for i in starts]
@@ -118,12 +118,12 @@ class TrainedModel:
         lift: jax.Array | None = None,
         prior: bool = False,
     ) -> jax.Array:
-        """Exchanges codes of images A, a share in [0, 1] of those that differ, for codes of B.
+        """Exchanges codes of images A for codes of images B: a `fraction` in [0, 1] of their pairs.
 
-        The result of `log_lift` for real images improves samples if the codes of an image depend on
-        each other. If `prior` is True, that of the model picks the most plausible of 16 exchanges;
-        it takes the place of `lift` in part only, and beside it changes little (docs/prior.md).
-        Raises ValueError as `sampling.recombine` does, and if there is no prior to use.
+        A `lift`, the `log_lift` of real images, improves samples if the codes of an image depend on
+        each other. If `prior` is True, the model's prior picks the most plausible of 16 exchanges;
+        it replaces `lift` only in part, and with `lift` it changes little (docs/prior.md). Raises
+        ValueError as `sampling.recombine` does, and if there is no prior to use.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
         own_prior = self._own_prior() if prior else None
@@ -132,7 +132,7 @@ class TrainedModel:
     def interpolate(self, codes_a: Array, codes_b: Array, steps: int) -> jax.Array:
         """Interpolates between pairs of images by exchanging codes; see `sampling.interpolate`.
 
-        Returns int32 [steps, B, N] for codes of the first and of the last image of each pair.
+        Returns int32 [steps, B, N], from the codes of A at the first step to those of B at the end.
         Raises ValueError if there are fewer than two steps.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
@@ -141,10 +141,10 @@ class TrainedModel:
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
 
-        See `sampling.recombine_at_random`; the config's `sample` says how, and the log lift is that
-        of all parents. `jax.random.key(SEED)` and the same count, of at most 4,096, give the codes
-        of `--mode=sample` of a run with this seed. Raises ValueError if there are fewer than two
-        parents, or `count` is below 1.
+        See `sampling.recombine_at_random`. Settings are the section `sample` of the config, and the
+        log lift is that of all parents. With `jax.random.key(SEED)` and the same count, at most
+        4,096, the codes are those of `--mode=sample` of a run with this seed. Raises ValueError if
+        there are fewer than two parents, or `count` is below 1.
         """
         if self.parents is None:
             raise ValueError(
@@ -195,14 +195,14 @@ class TrainedModel:
         )
 
     def complete(self, images: Array, visible: Array, prior: bool | None = None) -> jax.Array:
-        """Finds codes whose images have the visible pixels of given ones (docs/edits.md).
+        """Finds codes of images that match the visible pixels of given images (docs/edits.md).
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
-        `prior` says whether that of the model makes hidden parts likely; by default it does if
-        there is one. What is drawn for an image depends on its place in the array. A bar shows the
-        progress of more than eight images. Raises ValueError if the model is `positional` or has no
-        prior to use, or with several stages neither prior nor parents, or no pixel of an image is
-        visible.
+        `prior` says whether the model's prior is used, to make hidden parts likely; by default it
+        is used if there is one. What is drawn for an image depends on its place in the array. A bar
+        shows the progress of more than eight images. Raises ValueError if the model is `positional`
+        or lacks a prior that is asked for; if, with several stages, it has neither prior nor
+        parents; or if no pixel of an image is visible.
         """
         if self.space.ordered:
             raise InputError("completion changes sets, and positional codes are none")
@@ -246,7 +246,7 @@ class TrainedModel:
 
         `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. With
         several stages, one change is made after another. Raises ValueError if the model has no
-        labels or is `positional`, or a factor or value is unknown or is that of no parent.
+        labels or is `positional`, or if a factor or value is unknown or no parent has that value.
         """
         edited, table = self._checked(codes), self._factor_table
         assert self.labels

@@ -2,7 +2,7 @@
 
 The metadata of the weights is the description needed to use them. Beside them there may be the
 codes of training images, from which new ones are made, with labels and the names of their values,
-and a prior with the sizes of its network. The package brings such directories: `shipped_models`.
+and a prior with the sizes of its network. The package contains such directories: `shipped_models`.
 """
 
 import json

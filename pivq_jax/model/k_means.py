@@ -1,8 +1,8 @@
 """The initial codebook: k-means on latents of many batches.
 
 The algorithm is that of `ott.tools.k_means`, with the same draws and, on a CPU, the same result. It
-is written again because the sums of a cluster there are a scatter that adds floats, which a GPU
-does in any order, so that no two runs would begin alike.
+is written again because ott-jax sums the latents of a cluster by a scatter, which a GPU does in any
+order, so that sums of floats differ and no two runs would begin alike.
 """
 
 import math
@@ -31,8 +31,8 @@ def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> 
     """Computes the codebook [K, D] by k-means, started by k-means++, on latents [M, D], M >= K.
 
     At most `SAMPLES * codebook_size` latents are used, drawn without replacement. With several
-    stages, it is called for each, the first with the key drawn for codebooks at this step, the
-    others with that key and the number of their stage folded in.
+    stages, this is called once per stage: for the first with the key drawn for codebooks at this
+    step, and for each other stage with its number folded into that key.
     """
     key_draw, key_start = jax.random.split(key)
     if latents.shape[0] > SAMPLES * codebook_size:

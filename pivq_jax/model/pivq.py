@@ -49,8 +49,8 @@ class PIVQ(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Returns reconstructions without quantization, as before there is a codebook, and latents.
 
-        The decoder gets them with normal noise of this standard deviation, drawn with the key; a
-        ValueError if there is noise and no key.
+        The decoder gets the latents with normal noise of standard deviation `noise`, drawn with the
+        key. Raises ValueError if there is noise and no key.
         """
         latents = self.latents(images)
         return self.decoder(add_noise(latents, self.config.code_dim, noise, key)), latents
@@ -61,7 +61,7 @@ class PIVQ(nn.Module):
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns the entries of images, int32 [B, N]; whether their latents are finite, bool [B];
-        and what each entry stands for, float32 [B, N, D], with one stage the latents.
+        and what each entry stands for, float32 [B, N, D]: the latents, if there is one stage.
         """
         quantized = self.quantizer(self.latents(images))
         return quantized.indices, quantized.converged, quantized.targets

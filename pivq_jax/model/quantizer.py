@@ -5,8 +5,8 @@ occurs twice in an image; `nearest` (VQ-VAE: van den Oord et al. 2017, arXiv 171
 one; `positional` is as `nearest`, and the decoder uses the position of each code.
 
 With several stages (residual quantization: Lee et al. 2022, arXiv 2203.01941), every stage has
-entries of its own, and gives each latent a code for what the codes before left over. As codes have
-no position, an entry says first which latent it belongs to (`place_vectors`), then what it adds.
+entries of its own, and gives each latent a code for what earlier codes left over. As codes have no
+position, half of an entry says which latent it belongs to (`place_vectors`), half what it adds.
 
 Distances, assignment and losses are computed in float32 for every dtype of the model.
 """

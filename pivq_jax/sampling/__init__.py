@@ -1,9 +1,9 @@
 """New images from the codes of real images, by recombination and interpolation, or by an optional
 prior. Edits and completions are methods of `pivq_jax.inference.TrainedModel`.
 
-All functions have fixed shapes and no host loops, and can be called directly, under `jit` (with
-static `space` and `steps`) and under `vmap`; but `recombine_at_random` makes batch after batch, and
-`log_lift` counts what many images have, on the host.
+All functions have fixed shapes and no loops on the host, and can be called directly, under `jit`
+(with static `space` and `steps`) and under `vmap`. The exceptions loop on the host:
+`recombine_at_random` makes one batch after another, and `log_lift` counts the codes of many images.
 
 Arguments have the same meaning in all of them: `space` is the `CodeSpace` of a model, `codebook`
 its entries, float [K, D] and finite; codes are integers [..., N] or [B, N], whose values are not

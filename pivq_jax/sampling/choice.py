@@ -1,8 +1,8 @@
 """Which pairs of codes `recombine` exchanges; docs/results.md compares ways.
 
-Related codes lie close to each other, so all pairs on one side of a random hyperplane go together;
-log lifts improve that by single moves (`lift`), and a prior over sets picks the best of several
-(`prior`). With places it is a line through their grid, where both images are most alike.
+Related codes lie close to each other, so all pairs on one side of a random hyperplane go together.
+Log lifts improve this choice by single moves (`lift`), and a prior over sets picks the best of
+several choices (`prior`). With places, a line along which both images are alike is used.
 """
 
 from functools import partial
@@ -87,8 +87,8 @@ def choose_pairs(
 ) -> jax.Array:
     """Chooses which pairs a new image exchanges: those on one side of a random hyperplane or, with
     places, of the best of `candidates` lines, along which both images are most alike. With the
-    network of a prior over sets and its parameters, of `candidates` hyperplanes the one is taken
-    whose set is likeliest.
+    network of a prior over sets and its parameters, `candidates` hyperplanes are tried, and the one
+    whose set is likeliest is taken.
 
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].

@@ -1,12 +1,12 @@
 """Completion of images of which only some pixels are visible.
 
-The codes sought are those of
+The codes sought are the set S that minimizes
 
     E(S) = |x - decode(S)|^2 / (2 V) - log p(S),
 
-where the distance is that of visible pixels and p is the prior over sets, or the same for all sets.
-Each step makes candidates by descent through the decoder and by the prior, and takes the best one
-if it is better than S, until none is.
+where the distance is that of the visible pixels x and p is the prior over sets, or uniform without
+one. Each step makes candidates by descent through the decoder and by the prior, and takes the best
+one if it is better than S, until no candidate is.
 
 With g the gradient of the first term at the code vectors, replacing code s by entry k changes E by
 about c(s, k) = g_s (k - s) - log p(k | S - s) + log p(s | S - s). Candidates are the matchings of

@@ -1,4 +1,4 @@
-"""Edits: the nearest set of codes that says another value of a factor, by one more matching.
+"""Edits: the nearest set of codes that shows another value of a factor, by one more matching.
 
 docs/edits.md has the cost of replacing a code by an entry, and what takes its place with several
 stages.
@@ -36,7 +36,7 @@ class Labels(NamedTuple):
     def wanted(self, /, **changes: str) -> np.ndarray:
         """Returns the row of values that `edit` asks for, int32 [A], -1 for factors to be kept.
 
-        Raises ValueError if a factor or a value is unknown, no image shows it, or there is none.
+        Raises ValueError if a factor or value is unknown, no image shows it, or `changes` is empty.
         """
         if not changes:
             raise ValueError(f"nothing to change: give some of {', '.join(self.factors)}")

@@ -22,8 +22,8 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
     `codes` are integers [M, N], those of M >= 1 images; a few thousand images of the training split
     are enough for the default model. Returns float32 [K, K], symmetric, zero on the diagonal. One
     is added to the observed and to the expected number of images, so pairs of rare codes stay near
-    zero. Raises ValueError if there are no images, or their codes are not of this space, or have
-    places (`CodeSpace.uses_lift`).
+    zero. Raises ValueError if there are no images, if their codes are not of this space, or if the
+    space has no lift (`CodeSpace.uses_lift`).
     """
     if not space.uses_lift:
         raise ValueError("codes of places are not exchanged one by one: there is no lift")

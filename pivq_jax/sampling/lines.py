@@ -1,7 +1,7 @@
 """Lines through the grid of places: a new image has the places on one side from another parent.
 
-What it shows where the line runs is neither parent's. So parents are chosen that are alike along
-some line, and then a line along which they are; elsewhere they may differ.
+What it shows along the line is neither parent's. So parents are chosen that are alike along some
+line, and then a line along which they are alike; elsewhere they may differ.
 """
 
 import functools

@@ -3,8 +3,8 @@
 Codes that both images contain are paired with themselves. The remaining codes of A are paired
 one-to-one with the remaining codes of B at minimum total squared distance in codebook space. As
 these two sets have no code in common, any of the pairs may be exchanged and the result is a valid
-set. With places (`CodeSpace.places`), whose codes are exchanged together, those of one place are
-paired in their order, which is that of the stages; nothing has to be matched.
+set. With places (`CodeSpace.places`), the codes of a place are exchanged together. They are paired
+in their order, which is that of the stages, so nothing has to be matched.
 """
 
 import functools

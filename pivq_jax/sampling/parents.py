@@ -40,16 +40,16 @@ def near_parents(
     parents: int = 2,
     nearest_of: int = 1,
 ) -> jax.Array:
-    """Draws groups of a random image and of images that fit it from a pool of codes [M, N].
+    """Draws groups from a pool of codes [M, N]: a random image, and images that fit it.
 
     `nearest_of` random images are matched to a tenth as many first parents, exactly and one to one,
     at the least total distance; this is repeated until there are enough groups. The distance is the
     Chamfer distance of sets in codebook space (Fan et al. 2017, arXiv 1612.00603) or, with places,
-    the mean squared difference of latents along that of sixteen lines where it is least.
+    the mean squared difference of latents along whichever of sixteen lines makes it least.
 
     If the pool has fewer than `nearest_of` other images, all are compared; if that leaves no
-    choice, the result is that of `random_parents`. Raises as that does, and ValueError for codes of
-    another space. Returns int32 [count, parents], values in [0, M).
+    choice, the result is that of `random_parents`. Raises the errors of `random_parents`, and
+    ValueError for codes of another space. Returns int32 [count, parents], values in [0, M).
     """
     codes, _, codebook = space.check_pair(codes, codes, codebook)
     size = len(codes)

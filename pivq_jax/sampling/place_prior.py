@@ -3,8 +3,8 @@
 Each place has a code of every stage, out of the entries that belong to it at this stage. The prior
 draws the places row by row and, within a place, one stage after another (Lee et al. 2022, arXiv
 2203.01941), given the latents that the codes of earlier places add up to. A causal transformer sees
-these in the order in which they are drawn, each with its own place and the one that follows
-(Pannatier et al. 2024, arXiv 2404.09562), so that any places that are given can come first.
+these latents in the order in which they are drawn, each with its own place and the next place
+(Pannatier et al. 2024, arXiv 2404.09562), so places whose codes are given can come first.
 """
 
 import dataclasses
@@ -115,7 +115,7 @@ class CausalBlock(nn.Module):
 
 
 class PlacePrior(nn.Module):
-    """Transformer from the latents of some places to the probabilities of the codes of others."""
+    """Transformer from the latents of some places to the probabilities of codes of other places."""
 
     slots: Slots
     width: int
@@ -182,7 +182,7 @@ class PlacePrior(nn.Module):
         return self.norm(x)[:, 0], caches
 
     def query_of(self, context: jax.Array, before: jax.Array, stage: jax.Array) -> jax.Array:
-        """What entries of a stage are compared with, after the sum [..., d] of earlier stages."""
+        """Computes what entries of a stage are compared with, given the sum [..., d] before it."""
         x = gelu(self.context(context) + self.sum(before / self.scale) + self.stages(stage))
         x = x + self.hidden(gelu(self.hidden_norm(x)))
         return self.query(self.query_norm(x)) / math.sqrt(self.entries.shape[-1])

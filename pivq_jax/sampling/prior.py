@@ -130,9 +130,9 @@ def prior_bits(
     """Computes an upper bound on the bits of each set under the prior.
 
     The bound averages the probability over random orders (Burda et al. 2016, arXiv 1509.00519); the
-    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set). Those
-    of a `PlacePrior`, which has one order, are exact: infinite for the few sets without a code of
-    each place and stage.
+    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set). A
+    `PlacePrior` has one order, so its bits are exact; they are infinite for the few sets that lack
+    a code of some place and stage.
     """
     n = codes.shape[1]
     if isinstance(prior, PlacePrior):
@@ -201,9 +201,9 @@ def complete_sets(
     """Draws the missing codes of partial sets [B, N], of which the first `known` are given.
 
     With a positive `temperature` below 1, likely codes are drawn more often. With fewer `passes` of
-    the network than there are missing codes, those of one pass are drawn without regard to each
-    other, but are distinct. A `PlacePrior` draws them all one by one, and keeps one code of two
-    that are given for a place and stage. Raises ValueError if `passes` or `known` is out of range.
+    the network than missing codes, the codes of one pass are distinct but otherwise drawn without
+    regard to each other. A `PlacePrior` draws all codes one by one; of two that are given for one
+    place and stage, it keeps one. Raises ValueError if `passes` or `known` is out of range.
     """
     codes = jnp.asarray(codes, jnp.int32)
     if passes < 1 or not 0 <= known <= codes.shape[1]:

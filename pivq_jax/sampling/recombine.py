@@ -1,6 +1,6 @@
 """New images from the codes of real images by recombination and interpolation.
 
-Similar codes are paired (`pairing`); which pairs are exchanged matters (`choice`).
+Similar codes are paired (see `pairing`), and some of the pairs are exchanged (see `choice`).
 """
 
 import operator
@@ -44,16 +44,16 @@ def recombine(
         fraction: scalar in [0, 1], may be traced; by default both images contribute equally. Of the
             P pairs of an image, round(fraction * P) are exchanged (halves round to even; about as
             many with `lift`): those whose midpoints in codebook space come first along a random
-            direction. 0 returns A and 1 returns B. If the space has places, all codes of those on
-            one side of a random line through their grid are exchanged, at least as many.
+            direction. 0 returns A and 1 returns B. If the space has places, at least that many are
+            exchanged: all codes of the places on one side of a random line through their grid.
         lift: float [K, K], see `log_lift`; not for sequences, nor with places. With it, codes that
             are alternatives to each other are paired, and the hyperplane's choice is improved by
             moves of single pairs (`improve_exchange`), which change the number of exchanged pairs
             by at most round(P min(fraction, 1 - fraction) / 4).
         prior: a prior, for sets only. With it, several hyperplanes are tried for each image, and
-            the choice is used whose set is most plausible.
-        candidates: number of hyperplanes tried with a prior, at least 1; of lines, if the space has
-            places, of which the one is used along which both images are most alike.
+            the choice whose set is most plausible is used.
+        candidates: number of hyperplanes tried with a prior, at least 1; if the space has places,
+            number of lines tried, of which the one along which both images are most alike is used.
 
     Returns:
         int32 [..., N], in canonical order.
@@ -90,11 +90,11 @@ def recombine_many(
 ) -> jax.Array:
     """Recombines two or more parents: the first with the second, the result with the third, etc.
 
-    `parents` are int [P, ..., N]. `fraction` of the first one's codes are exchanged in total, by
-    default (P - 1) / P, with which all parents contribute equally. The fractions of the steps are
-    chosen such that the other parents finally contribute the same number of codes, up to rounding,
-    to codes that parents have in common, and to what log lifts change. Returns int32 [..., N] and
-    raises ValueError as `recombine` does, and if there are fewer than two parents.
+    `parents` are int [P, ..., N]. `fraction` of the codes of the first parent are exchanged in
+    total, by default (P - 1) / P, so that all parents contribute equally. The fractions of the
+    steps are chosen such that the other parents contribute the same number of codes in the end,
+    apart from rounding, from codes that parents have in common, and from changes by log lifts.
+    Returns int32 [..., N]. Raises ValueError as `recombine` does, or for fewer than two parents.
     """
     parents = jnp.asarray(parents)
     count = parents.shape[0] if parents.ndim > 1 else 0

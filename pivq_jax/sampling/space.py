@@ -59,7 +59,7 @@ class CodeSpace:
 
     @classmethod
     def of(cls, config: Config | Mapping[str, Any]) -> Self:
-        """Returns the space of a config, or of the dictionary of one."""
+        """Returns the space of a config, which may be a dictionary."""
         quantizer, model = config["quantizer"], dict(config["model"])
         stages = model.get("stages", 1)  # descriptions from before there were stages have none
         count = model["num_codes"]
@@ -73,7 +73,7 @@ class CodeSpace:
 
     @property
     def ordered(self) -> bool:
-        """Whether the places of codes have a meaning."""
+        """Whether the positions of codes have a meaning."""
         return self.kind == "positional"
 
     @property
@@ -107,8 +107,8 @@ class CodeSpace:
     ) -> np.ndarray:
         """Checks codes of images, integers [M, N]; returns them as a NumPy array of their type.
 
-        Those of `matching` are refused if they repeat in a row, unless `distinct` is False. If
-        `partial`, images may have fewer than N codes, but all as many. Raises ValueError.
+        For `matching`, an image that has a code twice is refused, unless `distinct` is False. If
+        `partial`, images may have fewer than N codes, but all the same number. Raises ValueError.
         """
         codes, n, k = np.asarray(codes), self.num_codes, self.codebook_size
         fits = codes.ndim == 2 and (codes.shape[1] == n or (partial and codes.shape[1] < n))
@@ -129,7 +129,7 @@ class CodeSpace:
     def check_pair(
         self, codes_a: ArrayLike, codes_b: ArrayLike, codebook: ArrayLike
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Checks what may be traced by shape and dtype; returns int32, int32 and float32."""
+        """Checks shapes and dtypes, as values may be traced; returns int32, int32 and float32."""
         a, b, codebook = jnp.asarray(codes_a), jnp.asarray(codes_b), jnp.asarray(codebook)
         if a.shape != b.shape or a.shape[-1:] != (self.num_codes,):
             raise ValueError(
@@ -161,7 +161,7 @@ class CodeSpace:
         return jax.lax.map(lambda row: add_by_place(owners[row], values[row], self.places), codes)
 
     def canonical(self, codes: jax.Array) -> jax.Array:
-        """Returns codes, int [..., N], in canonical order: sorted unless places have a meaning."""
+        """Returns codes, int [..., N], in canonical order: sorted unless `ordered`."""
         return codes if self.ordered else jnp.sort(codes, axis=-1)
 
     def multi_hot(self, codes: np.ndarray, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
@@ -173,7 +173,7 @@ class CodeSpace:
     def occurrences(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lists which image of int [M, N] holds which entry: images and entries, int [E] each.
 
-        What an image holds several times is listed once. It takes less memory than `multi_hot`.
+        An entry that an image repeats is listed once. This takes less memory than `multi_hot`.
         """
         ordered = np.sort(codes, axis=1).astype(np.int32)
         first = np.diff(ordered, axis=1, prepend=np.int32(-1)) > 0

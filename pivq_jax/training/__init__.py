@@ -1,7 +1,7 @@
 """Training: objective, optimizer, steps, loop, checkpoints and logs.
 
-What is public is in `build`, which this package does not import: it needs packages that a trained
-model does without.
+Public names are in `build`, which this package does not import, as it needs packages that the use
+of a trained model does not need.
 """
 
 __all__ = ["build"]
