@@ -151,8 +151,8 @@ def main() -> None:
     output = output_of(options, "edits")
     model = open_model(options)
     dataset = dataset_from_config(model.config)
-    session = Session(model, dataset, model.config.evaluate, output)
-    model = learn_factors(session)
+    session = Session(model, dataset, output)
+    model = learn_factors(session, {})
     factors, size = dataset.factors, session.settings.batch_size
 
     judge = Judge(tuple(map(len, factors.values())))

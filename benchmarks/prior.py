@@ -55,16 +55,11 @@ def main() -> None:
     options = parser.parse_args()
     output = output_of(options, "prior_comparison")
     model = open_model(options)
-    prior, config = model.prior, model.config
+    config = model.config.with_fields({"evaluate.samples": options.samples})
+    model, prior = dataclasses.replace(model, config=config), model.prior
     if prior is None:
         parser.error("the model has no prior: train one with --mode=train_prior")
-    session = Session(
-        model,
-        dataset_from_config(config),
-        dataclasses.replace(config.evaluate, samples=options.samples),
-        output,
-    )
-    batch_size = session.settings.batch_size
+    session = Session(model, dataset_from_config(config), output)
     train = session.pool_codes
     real = session.features_of(session.dataset.test)
     key = jax.random.key(config.seed)
@@ -73,7 +68,7 @@ def main() -> None:
     pool = key_parents, options.samples, train, model.codebook
     pairs = sampling.near_parents(model.space, *pool, nearest_of=config.sample.nearest_of)
     a, b = train[pairs].swapaxes(0, 1)
-    parents = decode_batched(model, a, batch_size), decode_batched(model, b, batch_size)
+    parents = decode_batched(model, a), decode_batched(model, b)
 
     rows: dict[str, dict[str, float]] = {}
 
@@ -82,7 +77,7 @@ def main() -> None:
         started = time.perf_counter()  # of a second draw, without compilation
         jax.block_until_ready(draw())
         speed = options.samples / (time.perf_counter() - started)
-        images = decode_batched(model, codes, batch_size)
+        images = decode_batched(model, codes)
         found = compare_features(
             real, session.extractor.extract(images), session.settings.neighbours
         )

@@ -14,9 +14,9 @@ a second parent, which is matched to the first one so that both are alike along 
 are in the logs of 29 and 30 November 2026 (docs/log).
 
 Cost: 4.6 million parameters, 38 minutes of training on one core of an AMD EPYC with AVX-512, while
-the other core is busy, and only with huge pages (docs/training.md, "Memory on a CPU"); evaluation
-takes some minutes more. Results on the 1,377 test images of the photographs that
-docs/photographs.md names (three seeds, VGG16 features, k = 5): 34.9 dB, LPIPS 0.0082, FID of
+the other core is busy, with huge pages as the only setting of malloc (docs/training.md, "Memory on
+a CPU"); evaluation takes some minutes more. Results on the 1,377 test images of the photographs
+that docs/photographs.md names (three seeds, VGG16 features, k = 5): 34.9 dB, LPIPS 0.0082, FID of
 reconstructions 0.0020; recombined images: FID 0.0052, precision 0.85, recall 0.68, density 0.98,
 coverage 0.81, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86.
 

@@ -11,7 +11,7 @@ different parents. K = 32 N, as each latent of a learned query tends to use its 
 The loss on recombined sets (docs/method.md) keeps samples free of noise and consistent. The choice
 of the other settings is explained in docs/training.md.
 
-Variants: `:large` (wider, longer and with a perceptual loss: twice the time, for five decibels
+Variants: `:large` (wider, longer and with a perceptual loss: twice the time, for four decibels
 more; samples as good), `:smoke` (a check, no model), `:nearest`, `:positional`; also several, with
 commas.
 """

@@ -6,7 +6,7 @@ in the visitor's browser. Any web server can serve it, such as
     python -m http.server --directory docs/_build/explorer
 
 (a browser does not load the model from file:// addresses). The folder holds the page, the networks
-as ONNX files, their runtime (13 MB of WebAssembly), 200 test images and 1,000 training images. The
+as ONNX files, their runtime (WebAssembly), 200 test images and 1,000 training images. The
 runtime is installed from npm to docs/explorer/node_modules first, in the version of
 package-lock.json, if that is not there; this needs Node. The documentation contains the page of
 toon_faces, the model in the package (docs/conf.py).
@@ -123,7 +123,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
             "model": {**engine.describe(), **own},
             "sizes": {file.name: file.stat().st_size for file in files},
             "parents": parents(engine, len(training)),
-            "testCodes": encode_split(model, tests, model.config.evaluate.batch_size).tolist(),
+            "testCodes": encode_split(model, tests).tolist(),
         },
     )
 

@@ -69,8 +69,8 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     model = load(workdir)
     dataset = data_of(model, data_path)
     count = min(POOL_IMAGES, pretrained.most_parents(model.space))
-    images, batch_size = dataset.first(count).train, model.config.evaluate.batch_size
-    with_parents(model, images, dataset.factors, batch_size).save_pretrained(directory)
+    images = dataset.first(count).train
+    with_parents(model, images, dataset.factors).save_pretrained(directory)
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
@@ -189,7 +189,7 @@ def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None
         if count:
             try:
                 images = data_of(model, options.data_path).first(count).train
-                codes = encode_split(model, images, model.config.evaluate.batch_size)
+                codes = encode_split(model, images)
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error
     else:

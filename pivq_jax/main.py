@@ -36,6 +36,7 @@ import os
 import sys
 import textwrap
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -234,10 +235,10 @@ def _run(arguments: list[str]) -> int:
         config = published.config
     else:
         trained = as_path(_WORKDIR.value or "")  # `_check_flags` has seen one
-        if MODES[_MODE.value].trains and not (trained / "config.json").exists():
+        if _MODE.value == "train" and not (trained / "config.json").exists():
             raise InputError(f"{trained} holds no run: give --config to begin one")
         config = config_of_model(read_config(trained), str(trained))
-    places = {f"{section}.{field}": config[section][field] for section, field in PATHS}
+    places = {name: attrgetter(name)(config) for name in PATHS}
     places = {n: os.path.abspath(expanded(p)) for n, p in places.items() if p and not is_remote(p)}
     config = config.with_fields(places)  # for commands in other folders
     training = _MODE.value == "train"
@@ -311,7 +312,8 @@ def _changes() -> dict[str, str]:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses flags; fields without --config change that of the run or of the published model."""
-    names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
+    flag_names = [each.partition("=")[0] if each.startswith("-") else "" for each in arguments]
+    names = [each.lstrip("-") for each in flag_names]
     fields = any(name.removeprefix("no").startswith("config.") for name in names)
     given = [name for name in ("pretrained", "workdir") if name in names]
     if fields and given and not {"config", *HELP} & {*names}:

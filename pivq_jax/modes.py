@@ -32,7 +32,7 @@ from pivq_jax.evaluation.reconstruction import (
     psnr_of,
 )
 from pivq_jax.evaluation.report import write_report
-from pivq_jax.evaluation.session import Session, alex_weights, check_weights
+from pivq_jax.evaluation.session import Session, check_weights
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import initial_arrays, load, warn_of_other_data
 from pivq_jax.training import prior
@@ -76,9 +76,9 @@ def train(task: Task) -> None:
     check_weights(config, bool(config.evaluate.every))
     _check_outside(config, task.workdir)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
-    loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
+    dataset = loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
     end_on_sigterm()
-    session = _open(task)
+    session = Session(_open_model(task), dataset, task.workdir)
     _evaluate(session)
     stages.sample(session)
     stages.interpolate(session)
@@ -126,8 +126,8 @@ def edit(task: Task) -> None:
     if not task.input:
         if task.output:
             raise InputError("--output is for the images of --input: give both, or neither")
-        session = _open_with_images(task, labelled=True)
-        edits.edit(session, task.set, min(task.config.sample.count, stages.MOST_IN_GRID))
+        count = min(task.config.sample.count, stages.MOST_IN_GRID)
+        edits.edit(_open_with_images(task), task.set, count)
         return
     if not task.set:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
@@ -147,7 +147,7 @@ def reconstruct(task: Task) -> None:
 def train_prior(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
     session, config = _open(task), task.config
-    model, batch_size = session.model, session.settings.batch_size
+    model = session.model
     if not model.space.distinct:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
     check_place(session.workdir)
@@ -159,7 +159,7 @@ def train_prior(task: Task) -> None:
         model.space,
         model.codebook,
         session.prior_sets,
-        encode_split(model, session.dataset.validation, batch_size),
+        encode_split(model, session.dataset.validation),
         directory=session.workdir / prior.PRIOR,
         seed=config.seed,
         model_step=model.step,
@@ -177,18 +177,18 @@ def compress(task: Task) -> None:
             f"the model is at step {model.step} of {steps}: what is written now cannot be read"
             " after more training, unless these weights are kept with python -m pivq_jax.convert"
         )
-    folders.compress(model, source, target, task.config.evaluate.batch_size, task.code)
+    folders.compress(model, source, target, task.code)
 
 
 def decompress(task: Task) -> None:
     """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`."""
     source, target = files.as_path(task.input), files.local_path(task.output)
     model = _open_model(task, writes=False)
-    folders.decompress(model, source, target, task.config.evaluate.batch_size)
+    folders.decompress(model, source, target)
 
 
 def explore(task: Task) -> None:
-    """Serves the explorer, a page to take images apart, until Ctrl-C."""
+    """Serves the explorer, a page to exchange the codes of images, until Ctrl-C."""
     try:
         from pivq_jax.explore.server import listen, serve, url
     except ModuleNotFoundError as error:
@@ -230,31 +230,27 @@ def _check_outside(config: Config, workdir: Path) -> None:
 
 def _open(task: Task) -> Session:
     """Opens the model of a task with the data and settings of its config."""
-    model, config = _open_model(task), task.config
-    weights = alex_weights(config.loss)
-    return Session(model, dataset_from_config(config), config.evaluate, task.workdir, weights)
+    return Session(_open_model(task), dataset_from_config(task.config), task.workdir)
 
 
 def _open_with_parents(task: Task) -> Session:
     """As `_open`, but if the model has parents, these, decoded, stand for all data."""
-    model, config = _open_model(task, writes=not task.output), task.config
-    dataset = dataset_from_config(config) if model.parents is None else _of_parents(model)
-    return Session(model, dataset, config.evaluate, task.workdir, pool_codes=model.parents)
+    model, data = _open_model(task, writes=not task.output), task.config.data
+    if model.parents is not None:
+        dataset = _of_parents(model)
+    elif task.prior:  # whose sets have no parents: images may be missing
+        dataset = Dataset(data.name, data.image_size, [], [], [], {})
+    else:
+        dataset = dataset_from_config(task.config)
+    return Session(model, dataset, task.workdir, model.parents)
 
 
-def _open_with_images(task: Task, labelled: bool = False) -> Session:
-    """As `_open`, but the last parents stand for missing images; see `_data_or_held_out`.
-
-    The model has labels, if `labelled`, from its data if it came without; see `learn_factors`.
-    """
-    opened, config = _open_model(task, writes=not task.output), task.config
-    model, dataset, note = _data_or_held_out(opened, config)
-    session = Session(model, dataset, config.evaluate, task.workdir, pool_codes=model.parents)
-    if labelled:  # refuses images without labels before anything is said
-        session.model = edits.learn_factors(session)
+def _open_with_images(task: Task) -> Session:
+    """As `_open`, but the last parents stand for missing images; see `_data_or_held_out`."""
+    model, dataset, note = _data_or_held_out(_open_model(task), task.config)
     if note:
         say(note)
-    return session
+    return Session(model, dataset, task.workdir, model.parents)
 
 
 def _data_or_held_out(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
@@ -313,15 +309,14 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
                     f"{workdir} holds a run, whose results would be replaced: choose another"
                     " --workdir"
                 )
-    fields = {name: config[name] for name in ("seed", "evaluate", "sample")}
+    fields = {name: config[name] for name in ("seed", "loss", "evaluate", "sample")}
     return dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
 
 
 def _check_published(model: TrainedModel, config: Config) -> None:
     """Refuses a config of another model; how it was trained does not matter any more."""
-    fields = ("data.", "model.", *(f"quantizer.{name}" for name in BUILT_FROM["quantizer"]))
     differences = trained_differences(model.config.to_dict(), config)
-    if differences := [each for each in differences if each.startswith(fields)]:
+    if differences := [each for each in differences if each.startswith(("data.", *BUILT_FROM))]:
         raise InputError(
             f"the published model is of another config, with {', '.join(differences)}: leave out"
             " --config and such fields, or give the same"
@@ -354,27 +349,23 @@ def _write_images(task: Task, folder: str) -> None:
     names = dict(zip(inputs, png_names(inputs), strict=True))
     files.check_lengths(names.values(), "give the image a shorter one")
     check_in_first_process(lambda: files.check_no_others(target, {*names.values()}))
+    model = _open_model(task, writes=not task.output)
     if changes:
-        model = _open_with_images(task, labelled=True).model
-        edits.check_changes(model, changes)
-    else:
-        model = _open_model(task, writes=not task.output)
+        labelled = _of_parents(model) if model.labels else dataset_from_config(task.config)
+        model = edits.learn_factors(Session(model, labelled, task.workdir), changes)
     writes, psnrs = jax.process_index() == 0, []
     codes: dict[str, np.ndarray] = {}
-    dtype = np.min_scalar_type(model.space.codebook_size - 1)
-    size, batch_size = task.config.data.image_size, task.config.evaluate.batch_size
     doing = "editing" if changes else "reconstructing"
-    for readable in folders.readable_images(source, inputs, size, batch_size, doing):
-        images = [{"image": image} for image in readable.values()]
-        encoded = encode_split(model, images, batch_size)
+    for images, encoded in folders.encoded_images(model, source, inputs, doing):
         if changes:
             encoded = np.asarray(model.edit(encoded, **changes))
-        decoded = decode_batched(model, encoded, batch_size)
+        decoded = decode_batched(model, encoded)
         if not changes:
-            psnrs.append(psnr_of(decoded, np.stack([*readable.values()])))
+            psnrs.append(psnr_of(decoded, np.stack([*images.values()])))
         if writes and not codes:  # a killed command must not leave old codes beside new images
             (target / "codes.json").unlink(missing_ok=True)
-        for file, image, row in zip(readable, decoded, encoded.astype(dtype), strict=True):
+        encoded = encoded.astype(folders.code_type(model))
+        for file, image, row in zip(images, decoded, encoded, strict=True):
             if writes:
                 save_png(target / names[file], image)
             codes[file] = row

@@ -193,6 +193,10 @@ WRONG = {
     "fraction for an integer": ([FOLDER, "--config.train.steps=1.5"], ["train.steps", "1.5"]),
     "unknown variant": (["--config=configs/toon_faces.py:smal"], ["smal", "smoke"]),
     "a workdir without a run": (["--mode=train"], ["holds no run: give --config to begin one"]),
+    "a prior without a run": (
+        ["--mode=train_prior"],
+        ["holds no run (no config.json): train first"],
+    ),
     "unknown mode": ([FOLDER, "--mode=dream"], ["mode", "dream", "reconstruct"]),
     "unknown flag": ([FOLDER, "--werkdir=x"], ["werkdir"]),
     "stray argument": ([FOLDER, "train"], ["'train'", "--name=value"]),

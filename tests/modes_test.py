@@ -23,6 +23,7 @@ from pivq_jax.config import load_config
 from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import session, stages
+from pivq_jax.sampling import Labels
 from tests.conftest import Finished, full_disk, start_pair
 from tests.main_test import assert_refused
 
@@ -310,6 +311,27 @@ def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_p
     assert len(os.listdir(out)) == 11
     with pytest.raises(InputError, match="no prior: train one"):
         modes.sample(modes.Task(config, tmp_path, with_parents, prior=True))
+    monkeypatch.setattr(
+        modes, "dataset_from_config", no_images
+    )  # the model of a run has no parents
+    alone = dataclasses.replace(model, parents=None)
+    modes.sample(modes.Task(config, tmp_path / "run", alone, prior=True))
+    assert os.listdir(tmp_path / "run") == ["prior_samples.png"]
+
+
+def test_a_model_with_labels_edits_images_without_its_data(
+    with_parents, small_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(modes, "dataset_from_config", no_images)
+    labels = Labels(np.arange(40)[:, None] % 2, {"shade": ("dark", "light")})
+    model, out = dataclasses.replace(with_parents, labels=labels), tmp_path / "out"
+    given = {"set": {"shade": "dark"}, "input": str(small_folder), "output": str(out)}
+    modes.edit(modes.Task(model.config, tmp_path, model, **given))
+    assert (out / "codes.json").exists()
+
+
+def no_images(config):
+    raise AssertionError("images were opened")
 
 
 def test_the_config_of_a_run_need_not_be_one_of_today(tiny_run, tmp_path):

@@ -1,5 +1,6 @@
 """Random parameters for tests."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -33,3 +34,9 @@ def make_model(config: Config, seed: int = 0, scale: float = 1.0) -> TrainedMode
         lambda leaf: rng.normal(0, scale, leaf.shape).astype(np.float32), model_shapes(config)
     )
     return TrainedModel(config, make_mesh(), params, step=100, progress={})
+
+
+def with_settings(model: TrainedModel, **settings: Any) -> TrainedModel:
+    """A model whose evaluation has these settings."""
+    fields = {f"evaluate.{name}": value for name, value in settings.items()}
+    return dataclasses.replace(model, config=model.config.with_fields(fields))

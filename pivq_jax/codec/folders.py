@@ -23,17 +23,24 @@ from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.data import is_image, list_images, load_image
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import decode_batched, describe_psnr, reconstruct_split
+from pivq_jax.evaluation.reconstruction import (
+    decode_batched,
+    describe_psnr,
+    encode_split,
+    psnr_of,
+)
 from pivq_jax.inference import TrainedModel
 
 
-def readable_images(
-    source: Path, files: Sequence[str], size: int, batch_size: int, doing: str
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the images of each batch of files by file, but for those that cannot be read.
+def encoded_images(
+    model: TrainedModel, source: Path, files: Sequence[str], doing: str
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Yields the images of each batch of files by file, and their codes, int32 [B, N].
 
-    These are reported. Raises InputError at the end if there was none to yield.
+    Those that cannot be read are reported and left out. Raises InputError at the end if there was
+    none to yield.
     """
+    size, batch_size = model.config.data.image_size, model.config.evaluate.batch_size
     first, found = jax.process_index() == 0, False
     with progress_bar(desc=doing, total=len(files), unit=" images", disable=not first) as bar:
         for start in range(0, len(files), batch_size):
@@ -46,15 +53,18 @@ def readable_images(
                         bar.write(f"skipped: {error}")
             if images:
                 found = True
-                yield images
+                yield images, encode_split(model, [{"image": x} for x in images.values()])
             bar.update(len(batch))
     if not found:
         raise InputError(f"no readable image in {source}: see the lines above")
 
 
-def compress(
-    model: TrainedModel, source: Path, target: Path, batch_size: int, code: str = "fixed"
-) -> None:
+def code_type(model: TrainedModel) -> np.dtype:
+    """The smallest type of the codes of a model, of which many may be in memory."""
+    return np.min_scalar_type(model.space.codebook_size - 1)
+
+
+def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed") -> None:
     """Writes the codes of all images of a local folder to a file, local or remote; replaces it.
 
     One batch of images is in memory at a time, and the codes of all.
@@ -72,17 +82,14 @@ def compress(
         raise InputError(f"{target} is no file, and would become one: choose another --output")
     if is_image(target.name):  # it may be one of those to compress
         raise InputError(f"{target} is named like an image: give a name such as faces.pivq")
-    # N codes of an image take 2 N bytes until the file is written.
-    dtype = np.min_scalar_type(model.space.codebook_size - 1)
     names: list[str] = []
     codes: list[np.ndarray] = []
     psnrs: list[np.ndarray] = []
-    size = model.config.data.image_size
-    for images in readable_images(source, files, size, batch_size, "compressing"):
-        result = reconstruct_split(model, [{"image": x} for x in images.values()], batch_size)
+    for images, encoded in encoded_images(model, source, files, "compressing"):
         names += images
-        codes.append(result.codes.astype(dtype))
-        psnrs.append(result.psnr)
+        codes.append(encoded.astype(code_type(model)))
+        decoded = decode_batched(model, encoded)
+        psnrs.append(psnr_of(decoded, np.stack([*images.values()])))
     first = jax.process_index() == 0
     whole = np.concatenate(codes)
     with progress_bar(desc="coding", total=len(names), unit=" images", disable=not first) as bar:
@@ -107,7 +114,7 @@ def compress(
         say(line)
 
 
-def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int) -> None:
+def decompress(model: TrainedModel, source: Path, target: Path) -> None:
     """Decodes a file of codes to a folder of PNG files, which appears once it is complete.
 
     The file may be remote; the folder is local, new or empty.
@@ -123,8 +130,8 @@ def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int)
             desc="decompressing", total=len(files), unit=" images", disable=not first
         ) as bar,
     ):
-        for codes in batches_of(contents, model, batch_size, str(source)):
-            for image, name in zip(decode_batched(model, codes, batch_size), names):
+        for codes in batches_of(contents, model, model.config.evaluate.batch_size, str(source)):
+            for image, name in zip(decode_batched(model, codes), names):
                 if first:
                     _write_new(folder / name, encode_png(image))
             bar.update(len(codes))

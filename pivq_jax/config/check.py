@@ -2,6 +2,7 @@
 
 import contextlib
 import reprlib
+from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
-from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES
+from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES, PriorConfig
 
 MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
@@ -139,8 +140,7 @@ def check_fields(config: Config) -> None:
 def check_model(config: Config) -> None:
     """Checks the fields from which the model is built, also for a config of another version."""
     for field in all_fields():
-        section, _, name = field.name.partition(".")
-        if name in BUILT_FROM.get(section, ()):
+        if field.name in BUILT_FROM:
             _check_field(config, field)
     patch, patches = config.model.patch_size, config.model.patches(config.data.image_size)
     model, quantizer = config.model, config.quantizer
@@ -327,6 +327,13 @@ def config_of_model(values: dict[str, Any], origin: str) -> Config:
         return config
     except InputError as error:
         raise InputError(f"the config in {origin} describes no model: {error}") from error
+
+
+def prior_settings(values: Mapping[str, Any]) -> PriorConfig:
+    """Builds the settings of a prior from some of its fields; raises InputError if one is wrong."""
+    config = Config().with_fields({f"prior.{name}": value for name, value in values.items()})
+    check_config(config, training=False)
+    return config.prior
 
 
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:

@@ -56,15 +56,14 @@ class Config(Section):
     def of_model(cls, values: Mapping[str, Any]) -> Self:
         """Builds the config of a trained model, whose run may be of another version.
 
-        The fields that define the model (`BUILT_FROM`) are required, except for those added later
-        (`ADDED`), and `model` must have no other fields. Other missing fields get their defaults,
-        and other unknown fields are ignored. Errors are those of `from_dict`.
+        The fields that define the model (`BUILT_FROM`) are required, and `model` must have no other
+        fields. Other missing fields get their defaults, and other unknown fields are ignored.
+        Errors are those of `from_dict`.
         """
         known, whole = cls().to_dict(), cls().to_dict()
-        for section, needed in BUILT_FROM.items():
-            for name in needed:
-                del whole[section][name]
-            whole[section] |= ADDED.get(section, {})
+        for needed in BUILT_FROM:
+            section, _, name = needed.partition(".")
+            del whole[section][name]
         for name, value in values.items():
             if isinstance(known.get(name), dict) and isinstance(value, Mapping):
                 taken = value if name == "model" else known[name].keys() & value.keys()
@@ -93,14 +92,14 @@ class Config(Section):
         return self.from_dict(values)
 
 
-# Fields that define the model, by section; see `pivq_from_config`.
-BUILT_FROM: dict[str, tuple[str, ...]] = {
-    "data": ("image_size",),
-    "model": tuple(each.name for each in fields(sections.ModelConfig)),
-    "quantizer": ("kind", "method", "codebook_size"),
-}
-# Fields that hold paths (or addresses) of the machine on which a model was trained: section, name.
-PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
+# Fields that define the model; see `pivq_from_config`.
+BUILT_FROM = (
+    "data.image_size",
+    *(f"model.{each.name}" for each in fields(sections.ModelConfig)),
+    *("quantizer.kind", "quantizer.method", "quantizer.codebook_size"),
+)
+# Fields that hold paths (or addresses) of the machine on which a model was trained.
+PATHS = ("data.path", "loss.perceptual_weights", "evaluate.features_path")
 # Fields added later, by section, with the values that runs without them were trained with.
 ADDED: dict[str, dict[str, Any]] = {
     "data": {"group": ""},

@@ -124,7 +124,12 @@ def informative_codes(
 
 
 def exchange(
-    model: TrainedModel, codes: np.ndarray, code: int, count: int, key: jax.Array, batch_size: int
+    model: TrainedModel,
+    codes: np.ndarray,
+    code: int,
+    count: int,
+    key: jax.Array,
+    batch_size: int | None = None,
 ) -> Exchange:
     """Exchanges a code, in the first `count` images that contain it, for its partner in others.
 

@@ -22,7 +22,7 @@ class Encoded(NamedTuple):
     """Codes, latents and labels of a split."""
 
     codes: np.ndarray  # int32 [M, N], as returned by `TrainedModel.encode`
-    latents: np.ndarray  # f32 [M, N / stages, D], in query order; [M, 0, D] if not asked for
+    latents: np.ndarray  # f32 [M, N / stages, latent_dim]; [M, 0, latent_dim] if not asked for
     labels: np.ndarray  # int32 [M, A]
 
 
@@ -37,7 +37,7 @@ def encode_labelled(
     model: TrainedModel,
     source: Source,
     names: Sequence[str],
-    batch_size: int,
+    batch_size: int | None = None,
     latents: bool = True,
 ) -> Encoded:
     """Encodes a split, in batches, and collects its labels that have these names.
@@ -57,14 +57,14 @@ def encode_labelled(
 
 
 def with_parents(
-    model: TrainedModel, source: Source, factors: Mapping[str, tuple[str, ...]], batch_size: int
+    model: TrainedModel, source: Source, factors: Mapping[str, tuple[str, ...]]
 ) -> TrainedModel:
     """Returns the model with the images of a split as its parents, labelled if there are factors.
 
-    `factors` are those of the `Dataset`, names of values by factor, or empty; images are encoded in
-    batches of `batch_size`. Raises as `encode_labelled` does.
+    `factors` are those of the `Dataset`, names of values by factor, or empty. Raises as
+    `encode_labelled` does.
     """
-    codes, _, values = encode_labelled(model, source, tuple(factors), batch_size, latents=False)
+    codes, _, values = encode_labelled(model, source, tuple(factors), latents=False)
     labels = Labels(values, factors) if factors else None
     return dataclasses.replace(model, parents=codes, labels=labels)
 
@@ -81,7 +81,7 @@ def attribute_metrics(
     Probes are fitted on `train` and measured on `test`; `validation` decides on their penalties.
     `factors` are the names of the classes by attribute, in the order of the label columns.
     The result, without NaN, has what docs/metrics.md and docs/probes.md define; `dci` is empty if
-    fewer than two attributes were probed or N = 1.
+    fewer than two attributes were probed or an image has one latent.
 
     Raises InputError if there is nothing to probe, or all training images have the same features.
     """

@@ -9,7 +9,6 @@ from pivq_jax.common.pictures import sample_grid
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.session import Session
-from pivq_jax.inference import TrainedModel
 
 REGIONS = ("left", "right", "upper", "lower", "centre", "patches")
 GREY = 128  # of hidden pixels in pictures
@@ -35,22 +34,15 @@ def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndar
     return visible
 
 
-def complete(
-    model: TrainedModel, images: np.ndarray, region: str, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes."""
-    say(f"completing {len(images)} images of which a part is hidden ({region})")
-    visible = visible_pixels(region, images.shape[1], len(images), seed)
-    return visible, np.asarray(model.complete(images_to_float(images), visible))
-
-
 def write_completions(session: Session, region: str, count: int) -> None:
     """Writes test images with a hidden region, completed, and whole: `completions_REGION.png`."""
     model, test = session.model, session.dataset.test
-    if model.parents is None:
+    if model.parents is None and not (model.space.places and model.prior):  # which needs none
         model = dataclasses.replace(model, parents=session.pool_codes)
     images = images_of(test, range(min(count, len(test))))
-    visible, codes = complete(model, images, region, session.seed)
+    say(f"completing {len(images)} images of which a part is hidden ({region})")
+    visible = visible_pixels(region, images.shape[1], len(images), session.seed)
+    codes = model.complete(images_to_float(images), visible)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))
     picture = sample_grid(shown, images, completed, scale=session.scale)

@@ -1,7 +1,8 @@
 """Edits of images by the labelled factors of a data set, with pictures."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,25 +16,35 @@ from pivq_jax.evaluation.attributes import with_parents
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling.edit import check_values
 
 
-def learn_factors(session: Session) -> TrainedModel:
-    """Returns the model with labelled parents for `TrainedModel.edit`, which it may come with."""
-    model, dataset = session.model, session.dataset
+def learn_factors(session: Session, changes: Mapping[str, str]) -> TrainedModel:
+    """Returns the model with labels for `TrainedModel.edit`: its own, or those of its data.
+
+    Raises InputError, if possible before images are encoded, if there are none, or `changes` asks
+    for a value that no training image shows.
+    """
+    model, factors = session.model, session.dataset.factors
     if model.space.ordered:
         raise InputError("edits replace codes of a set: those of a positional model have places")
-    if model.labels is not None:
-        return model
-    if not dataset.factors:
-        raise InputError("edits need labelled images, and these have none")
-    return with_parents(model, session.pool, dataset.factors, session.settings.batch_size)
-
-
-def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
-    """Raises InputError unless a model with labels knows the factors and values of an edit."""
+    if model.labels is None:
+        if not factors:
+            raise InputError("edits need labelled images, and these have none")
+        with _of_set():
+            check_values(factors, changes)
+        model = with_parents(model, session.pool, factors)
     assert model.labels
+    if changes:
+        with _of_set():
+            model.labels.wanted(**changes)
+    return model
+
+
+@contextlib.contextmanager
+def _of_set() -> Generator[None]:
     try:
-        model.labels.wanted(**changes)
+        yield
     except ValueError as error:
         raise InputError(f"--set: {error}") from error
 
@@ -41,19 +52,18 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     """Writes test images, decoded, and the same edited, as a picture such as `edits_hair_bun.png`.
 
-    Without changes, `edits.png` shows the first test image with every value of every factor. The
-    model of the session must have labels; see `learn_factors`.
+    Without changes, `edits.png` shows the first test image with every value of every factor. Raises
+    as `learn_factors` does.
     """
-    model, batch_size = session.model, session.settings.batch_size
+    model = learn_factors(session, changes)
     if not changes:
         assert model.labels
         values = sum(map(len, model.labels.factors.values()))
         say(f"the first test image, with each of the {values} values of its factors")
-        codes = encode_split(model, first_images(session.dataset.test, 1), batch_size)
+        codes = encode_split(model, first_images(session.dataset.test, 1))
         session.write("edits.png", all_values(model, codes[0], session.scale))
         return
-    check_changes(model, changes)
-    codes = encode_split(model, first_images(session.dataset.test, count), batch_size)
+    codes = encode_split(model, first_images(session.dataset.test, count))
     before = session.decode(codes)
     after = session.decode(np.asarray(model.edit(codes, **changes)))
     picture = reconstruction_grid(before, after, 8, session.scale)

@@ -31,7 +31,6 @@ class Evaluator:
     """A `training.run.Evaluator` that leaves out what images, small or few, do not allow."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
         pool = min(PARENT_IMAGES, config.evaluate.images or PARENT_IMAGES)
         self.images = min(IMAGES, config.evaluate.samples, pool)
         # Distances of 2,048 features take many seconds: most evaluations would be skipped.
@@ -43,7 +42,7 @@ class Evaluator:
             features="vgg",
             features_path=path,
         )
-        self._lpips_path = alex_weights(config.loss)
+        self._config = dataclasses.replace(config, evaluate=self._settings)
         self._real: np.ndarray | None = None  # features of the validation images
 
     def __call__(
@@ -64,7 +63,7 @@ class Evaluator:
             parts = range(batch_size, len(originals), batch_size)
             split = (np.split(images, parts) for images in (originals, reconstructions))
             batches = zip(*split, strict=True)
-            figures["lpips"] = mean_lpips(batches, batch_size, self._lpips_path)
+            figures["lpips"] = mean_lpips(batches, batch_size, alex_weights(self._config.loss))
         with contextlib.suppress(InputError):
             if self._real is None:
                 self._real = self._extractor.extract(originals, quiet=True)
@@ -73,7 +72,7 @@ class Evaluator:
         if params is None:
             return figures, pictures
         model = TrainedModel(self._config, mesh, params, step, {})
-        session = Session(model, dataset, self._settings, Path())
+        session = Session(model, dataset, Path())
         with contextlib.suppress(InputError):
             images = session.recombined(self.images, jax.random.key(session.seed)).images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)

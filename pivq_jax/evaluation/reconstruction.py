@@ -1,4 +1,8 @@
-"""Encoding, decoding and reconstruction of a whole split."""
+"""Encoding, decoding and reconstruction of a whole split.
+
+Batches have `batch_size` images, by default as many as those of an evaluation of the model
+(`evaluate.batch_size` of its config).
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
@@ -21,14 +25,13 @@ from pivq_jax.sampling import Labels
 __all__ = [
     "POOL_IMAGES",
     "Decoded",
-    "Reconstructions",
     "decode_batched",
     "decode_batches",
     "describe_psnr",
     "encode_batches",
     "encode_split",
     "images_of",
-    "reconstruct_split",
+    "psnr_of",
 ]
 
 # Most training images whose codes are used: as parents, for the log lift and to fit probes.
@@ -46,7 +49,9 @@ class Reconstructions(NamedTuple):
     ssim: np.ndarray  # f32 [M]; NaN if images are smaller than its window
 
 
-def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> Reconstructions:
+def reconstruct_split(
+    model: TrainedModel, source: Source, batch_size: int | None = None
+) -> Reconstructions:
     """Encodes and decodes every image of a split; raises InputError if it is empty."""
     parts: list[tuple[np.ndarray, ...]] = []
     for batch, codes, _ in encode_batches(model, source, batch_size):
@@ -62,18 +67,18 @@ def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> R
 
 
 def encode_batches(
-    model: TrainedModel, source: Source, batch_size: int
+    model: TrainedModel, source: Source, batch_size: int | None = None
 ) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
     """Yields each batch of a split, int32 codes [B, N] and float32 latents [B, N, D].
 
     The last batch is padded to the same size: its `mask`, bool [B], is False for the padding.
     """
-    for batch in eval_batches(source, batch_size):
+    for batch in eval_batches(source, batch_size or model.config.evaluate.batch_size):
         codes, latents = model.encode_with_latents(images_to_float(batch["image"]))
         yield batch, codes, latents
 
 
-def encode_split(model: TrainedModel, source: Source, batch_size: int) -> np.ndarray:
+def encode_split(model: TrainedModel, source: Source, batch_size: int | None = None) -> np.ndarray:
     """Encodes every image of a split: int32 [M, N], in its order.
 
     Raises InputError if the split is empty.
@@ -88,15 +93,19 @@ def in_batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         yield np.resize(rows[start : start + batch_size], (batch_size, *rows.shape[1:]))
 
 
-def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+def decode_batches(
+    model: TrainedModel, codes: np.ndarray, batch_size: int | None = None
+) -> Iterator[np.ndarray]:
     """Decodes codes [M, N] in batches; yields uint8 [m, H, W, 3]."""
     left = len(codes)
-    for batch in in_batches(codes, batch_size):
+    for batch in in_batches(codes, batch_size or model.config.evaluate.batch_size):
         yield np.asarray(images_to_uint8(model.decode(batch)))[:left]
-        left -= batch_size
+        left -= len(batch)
 
 
-def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> np.ndarray:
+def decode_batched(
+    model: TrainedModel, codes: np.ndarray, batch_size: int | None = None
+) -> np.ndarray:
     """Decodes codes int32 [M, N], M at least 1, in batches: uint8 [M, H, W, 3]."""
     return np.concatenate(list(decode_batches(model, codes, batch_size)))
 
@@ -107,7 +116,7 @@ def images_of(source: Source, indices: Iterable[int]) -> np.ndarray:
 
 
 def psnr_of(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
-    """The PSNR of images, uint8 [M, H, W, 3], against their originals, in dB: f32 [M]."""
+    """The PSNR of images, uint8 [M, H, W, 3], against their originals, in dB: float32 [M]."""
     return np.asarray(psnr(jnp.asarray(images), jnp.asarray(originals), 255.0))
 
 

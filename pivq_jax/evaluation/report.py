@@ -19,7 +19,7 @@ from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
 from pivq_jax.evaluation.figures import CAPTIONS, sections
 from pivq_jax.evaluation.html import page
 from pivq_jax.evaluation.prior import describe_prior
-from pivq_jax.evaluation.session import Session
+from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.evaluation.stages import STAGES
 
 
@@ -55,7 +55,7 @@ def write_report(session: Session) -> dict[str, Any]:
         "seed": config.seed,
         "nearest_of": config.sample.nearest_of,
         "factors": {name: list(values) for name, values in session.dataset.factors.items()},
-        "lpips_path": session.lpips_path,
+        "lpips_path": alex_weights(config.loss),
         **settings,
     }
     if config.sample.fraction != 0.5:  # else reports still hold that were made before it counted

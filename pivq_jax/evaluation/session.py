@@ -11,7 +11,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import magnification, save_png
 from pivq_jax.config.fields import Config
-from pivq_jax.config.sections import EvaluateConfig, LossConfig
+from pivq_jax.config.sections import LossConfig
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Mirrored, Source, first_images
@@ -77,16 +77,15 @@ class Session:
         self,
         model: TrainedModel,
         dataset: Dataset,
-        settings: EvaluateConfig,
         workdir: Path,
-        lpips_path: str = "",
         pool_codes: np.ndarray | None = None,  # of the first training images, if they are known
     ) -> None:
+        self.settings = settings = model.config.evaluate
         self.whole = dataset
         if settings.images:
             dataset = dataset.first(settings.images)
-        self.model, self.dataset, self.settings = model, dataset, settings
-        self.lpips_path, self.workdir, self.report = lpips_path, workdir, workdir / "report"
+        self.model, self.dataset = model, dataset
+        self.workdir, self.report = workdir, workdir / "report"
         self.seed = model.config.seed
         self.scale = magnification(dataset.image_size)
         self.pictures: list[str] = []  # names of those saved for the report so far
@@ -103,20 +102,20 @@ class Session:
     @cached_property
     def pool_codes(self) -> np.ndarray:
         """The codes of `pool`, int32 [M, N]."""
-        return encode_split(self.model, self.pool, self.settings.batch_size)
+        return encode_split(self.model, self.pool)
 
     @cached_property
     def prior_sets(self) -> np.ndarray:
         """What the prior is trained on, int32: `pool_codes` and, if images are flipped, theirs."""
         if not self.model.config.data.flip:
             return self.pool_codes
-        mirrored = encode_split(self.model, Mirrored(self.pool), self.settings.batch_size)
+        mirrored = encode_split(self.model, Mirrored(self.pool))
         return np.concatenate([self.pool_codes, mirrored])
 
     @cached_property
     def test_codes(self) -> np.ndarray:
         """The codes of the test split, int32 [M, N]."""
-        return encode_split(self.model, self.dataset.test, self.settings.batch_size)
+        return encode_split(self.model, self.dataset.test)
 
     @cached_property
     def lift(self) -> jax.Array | None:
@@ -151,7 +150,7 @@ class Session:
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Decodes codes, int32 [M, N]: uint8 [M, H, W, 3]."""
-        return decode_batched(self.model, codes, self.settings.batch_size)
+        return decode_batched(self.model, codes)
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -167,8 +166,8 @@ class Session:
     @cached_property
     def sample_features(self) -> np.ndarray:
         """The features of `samples`, float32 [S, F]."""
-        codes, batch_size = self.samples.codes, self.settings.batch_size
-        return self.extractor.extract(decode_batches(self.model, codes, batch_size), len(codes))
+        codes = self.samples.codes
+        return self.extractor.extract(decode_batches(self.model, codes), len(codes))
 
     def features_of(self, source: Source) -> np.ndarray:
         """Computes the features of images, float32 [M, F]."""

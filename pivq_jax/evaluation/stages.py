@@ -38,7 +38,7 @@ from pivq_jax.evaluation.reconstruction import (
     reconstruct_split,
 )
 from pivq_jax.evaluation.samples import average_pixels
-from pivq_jax.evaluation.session import Draw, Session
+from pivq_jax.evaluation.session import Draw, Session, alex_weights
 from pivq_jax.sampling import random_parents
 
 ATLAS_CODES = 12  # most codes in the atlas
@@ -52,7 +52,7 @@ WRITERS = 8  # threads that write samples while others are decoded
 def reconstruction(session: Session) -> dict[str, Any]:
     """Measures reconstruction and use of the codebook on the test split."""
     model, test = session.model, session.dataset.test
-    result = reconstruct_split(model, test, session.settings.batch_size)
+    result = reconstruct_split(model, test)
     session.test_codes = result.codes
     originals = images_of(test, range(min(32, len(test))))
     decoded = session.decode(result.codes[: len(originals)])
@@ -72,25 +72,25 @@ def perceptual(session: Session) -> dict[str, Any]:
     batch_size = session.settings.batch_size
     batches = eval_batches(session.dataset.test, batch_size)
     originals = (batch["image"][batch["mask"]] for batch in batches)
-    rebuilt = decode_batches(session.model, session.test_codes, batch_size)
+    rebuilt = decode_batches(session.model, session.test_codes)
     pairs = zip(originals, rebuilt, strict=True)
-    return {"lpips": mean_lpips(pairs, batch_size, session.lpips_path)}
+    path = alex_weights(session.model.config.loss)
+    return {"lpips": mean_lpips(pairs, batch_size, path)}
 
 
 def distribution(session: Session) -> dict[str, Any]:
     """Compares samples, reconstructions and two baselines with the test split in feature space."""
     test, k = session.dataset.test, session.settings.neighbours
-    batch_size = session.settings.batch_size
     if (least := min(len(test), len(session.training_images))) <= k:
         raise InputError(f"{least} images are too few for k = {k} neighbours")
-    batches = decode_batches(session.model, session.test_codes, batch_size)
+    batches = decode_batches(session.model, session.test_codes)
     rebuilt = session.extractor.extract(batches, len(test))
     sampled = session.sample_features
     if jax.process_index():
         return {}  # what follows is of one process, and reads many images
     real = session.features_of(test)
     parents = session.samples.parents
-    averaged = average_pixels(session.pool, parents, batch_size)
+    averaged = average_pixels(session.pool, parents, session.settings.batch_size)
 
     def compare(features: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = {"sample_images": len(features)}
@@ -177,18 +177,17 @@ def neighbours(session: Session) -> dict[str, Any]:
 
 def attributes(session: Session) -> dict[str, Any]:
     """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes."""
-    model, dataset, batch_size = session.model, session.dataset, session.settings.batch_size
+    model, dataset = session.model, session.dataset
     factors, key = dataset.factors, session.key(Draw.ATLAS)
 
     def encode(split: Source) -> Encoded:
-        return encode_labelled(model, split, tuple(factors), batch_size, latents=bool(factors))
+        return encode_labelled(model, split, tuple(factors), latents=bool(factors))
 
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
     chosen = atlas.informative_codes(model.space, train.codes, train.labels, factors, ATLAS_CODES)
     exchanges = [
-        (meaning, atlas.exchange(model, train.codes, meaning.code, 50, key, batch_size))
-        for meaning in chosen
+        (meaning, atlas.exchange(model, train.codes, meaning.code, 50, key)) for meaning in chosen
     ]
     if exchanges:
         session.save("atlas", atlas.atlas_picture(dataset.train, exchanges))
@@ -225,7 +224,7 @@ def write_samples(session: Session, from_prior: bool, target: Path) -> None:
 
     They are drawn in parts, of which the first has the images of `samples.png`.
     """
-    settings, batch_size = session.model.config.sample, session.settings.batch_size
+    settings = session.model.config.sample
     count = settings.count
     digits = max(6, len(str(count - 1)))
     key, first = jax.random.key(session.seed), jax.process_index() == 0
@@ -242,7 +241,7 @@ def write_samples(session: Session, from_prior: bool, target: Path) -> None:
             else:
                 part_key = jax.random.fold_in(key, start) if start else key
                 codes, _ = session.recombined_codes(size, part_key)
-            for images in decode_batches(session.model, codes, batch_size):
+            for images in decode_batches(session.model, codes):
                 list(writing)  # waits for the batch before, and raises its errors
                 paths = [folder / f"{start + i:0{digits}d}.png" for i in range(len(images))]
                 writing = writers.map(_write_png, paths, images) if first else ()

@@ -99,7 +99,7 @@ class Engine:
         )
         for run in progress_bar(programs, desc="compiling", unit="program"):
             run()
-        self.pool = encode_pool(model, dataset.train, tuple(factors), config.evaluate.batch_size)
+        self.pool = encode_pool(model, dataset.train, tuple(factors))
         if not model.space.ordered:
             self._count(some)
         self.recombine(jax.random.key(0))

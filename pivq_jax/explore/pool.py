@@ -33,7 +33,6 @@ def encode_pool(
     model: TrainedModel,
     source: Source,
     factors: Sequence[str],
-    batch_size: int,
     seconds: float = SECONDS,
 ) -> Pool:
     """Encodes training images until all are done, `POOL_IMAGES` are, or time is up, which begins
@@ -43,7 +42,7 @@ def encode_pool(
     parts: list[list[np.ndarray]] = []
     end = math.inf
     with progress_bar(desc="encoding training images", total=len(images), unit="image") as bar:
-        for batch, codes, _ in encode_batches(model, images, batch_size):
+        for batch, codes, _ in encode_batches(model, images):
             found = codes, labels_of(batch, factors), shrink(batch["image"])
             parts.append([np.asarray(x)[batch["mask"]] for x in found])
             bar.update(len(parts[-1][0]))

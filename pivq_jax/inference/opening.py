@@ -68,9 +68,7 @@ def from_pretrained(where: str | Path) -> TrainedModel:
     """
     params, description, parents, labels, prior = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
-    params = jax.device_put(params, replicated(mesh))
-    if prior is not None:  # once, not whenever it draws
-        prior = prior._replace(params=jax.device_put(prior.params, replicated(mesh)))
+    params, prior = jax.device_put((params, prior), replicated(mesh))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
     return TrainedModel(config, mesh, params, step, progress, metrics, parents, prior, labels)
 
@@ -129,7 +127,7 @@ def initial_arrays(where: str, config: Config) -> Arrays:
             )
         else:
             taken[path] = np.asarray(held[path])
-    built = tuple(f"{section}.{name} = " for section, names in BUILT_FROM.items() for name in names)
+    built = tuple(f"{name} = " for name in BUILT_FROM)
     fields = trained_differences(source.to_dict(), config)
     differences = ", ".join(field for field in fields if field.startswith(built))
     if not taken:

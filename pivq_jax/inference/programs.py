@@ -12,7 +12,7 @@ from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import map_over_batch, over_batch, own_copy, replicated, split_rows
 from pivq_jax.config.fields import Config
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.sampling import CodeSpace, Prior, SetPrior
+from pivq_jax.sampling import CodeSpace, Prior
 from pivq_jax.sampling.completion import fit_visible
 
 
@@ -22,7 +22,7 @@ class Programs(NamedTuple):
     # Parameters, images -> codes int32 [B, N], converged bool [B], latents float32 [B, N, D].
     encode: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
     decode: Callable[[Any, jax.Array], jax.Array]  # parameters, codes -> images
-    # Network of a prior or None, parameters, those of the network, codes, images, visible -> codes.
+    # Parameters, a prior or None, codes, images, visible -> codes.
     fit: Callable[..., jax.Array]
 
 
@@ -44,14 +44,8 @@ def programs_of(config: Config, mesh: Mesh) -> Programs:
         return jnp.clip(apply(params, space.canonical(codes), "decode"), -1.0, 1.0)
 
     def fit(
-        network: SetPrior | None,
-        params: Any,
-        prior_params: Any,
-        codes: jax.Array,
-        images: jax.Array,
-        visible: jax.Array,
+        params: Any, prior: Prior | None, codes: jax.Array, images: jax.Array, visible: jax.Array
     ) -> jax.Array:
-        prior = None if network is None else Prior(network, prior_params, 0.0)
         decode_vectors = partial(apply, params, method="decode_vectors")
         codebook = params["quantizer"]["codebook"]
         return fit_visible(space, codebook, decode_vectors, codes, images, visible, prior)
@@ -65,7 +59,7 @@ def programs_of(config: Config, mesh: Mesh) -> Programs:
     return Programs(
         partial(_by_rows, jit(encode), mesh),
         partial(_by_rows, jit(decode), mesh),
-        jax.jit(fit, static_argnums=0, compiler_options=options),
+        jax.jit(fit, compiler_options=options),
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,6 @@ class TrainedModel:
         seen = check_visible(visible, images.shape)
         use_prior = self.prior is not None if prior is None else prior
         own_prior = self._own_prior() if use_prior else None
-        network, weights = (own_prior.network, own_prior.params) if own_prior else (None, None)
         params, space, completed = own_copy(self.params), self.space, []
         guessed_from = None if space.places else self.parents
         count, few = len(images), len(images) <= COMPLETED_AT_ONCE
@@ -223,7 +223,7 @@ class TrainedModel:
                         space, self.codebook, self.parents, own_prior, codes, part_seen, start
                     )
                 else:
-                    codes = self._programs.fit(network, params, weights, codes, part, part_seen)
+                    codes = self._programs.fit(params, own_prior, codes, part, part_seen)
                 completed.append(jax.block_until_ready(codes))
                 bar.update(len(codes))
         return jnp.concatenate(completed)
@@ -281,9 +281,8 @@ class TrainedModel:
 
     @cached_property
     def _programs(self) -> Programs:
-        fields = [(section, name) for section, names in BUILT_FROM.items() for name in names]
         # Models that differ in other fields share theirs.
-        built = {f"{section}.{name}": self.config[section][name] for section, name in fields}
+        built = {name: attrgetter(name)(self.config) for name in BUILT_FROM}
         return programs_of(Config().with_fields(built), self.mesh)
 
     @cached_property
@@ -309,7 +308,7 @@ class TrainedModel:
         """The prior with its parameters where codes are: on this process's first device."""
         if self.prior is None:
             raise ValueError("the model has no prior: train one with --mode=train_prior")
-        return self.prior._replace(params=own_copy(self.prior.params))
+        return own_copy(self.prior)
 
     def _checked(self, codes: Array, partial: bool = False) -> jax.Array:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):

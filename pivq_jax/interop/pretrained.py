@@ -8,7 +8,6 @@ and a prior with the sizes of its network. The package contains such directories
 import json
 import math
 import re
-import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,7 @@ from pivq_jax.common.weights import (
     read_header,
     read_safetensors,
 )
-from pivq_jax.config.fields import all_fields
-from pivq_jax.config.sections import PriorConfig
+from pivq_jax.config.check import prior_settings
 from pivq_jax.interop.card import model_card
 from pivq_jax.interop.safetensors_file import FORMAT_VERSION, pack_model, read_model
 from pivq_jax.sampling.edit import Labels, check_labels
@@ -51,8 +49,6 @@ MOST_CODES = 2**24  # of all parents together, 1,700 times those of the model in
 # In that of the prior.
 PRIOR_KEY = "pivq_jax_prior"  # key of the metadata
 SIZES = ("width", "depth", "heads")
-# Those of a config that a person writes.
-LIMITS = {field.name: field.limit for field in all_fields(PriorConfig) if field.limit is not None}
 
 
 class Published(NamedTuple):
@@ -268,11 +264,8 @@ def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> 
     shapes, metadata = read_header(path, _REMEDY)
     try:
         held = dict(json.loads(metadata[PRIOR_KEY]))
-        sizes = {name: held[name] for name in SIZES}
-        for name, size in sizes.items():  # a file from elsewhere may hold any number
-            if type(size) is not int or not LIMITS[name].holds(size):
-                raise ValueError(f"{name} = {reprlib.repr(size)} {LIMITS[name].text}")
-        network, bits = build_prior(space, jnp.asarray(codebook), **sizes), float(held["bits"])
+        settings = prior_settings({name: held[name] for name in SIZES})  # it may hold any number
+        network, bits = build_prior(space, jnp.asarray(codebook), settings), float(held["bits"])
         if not math.isfinite(bits):
             raise ValueError(f"bits = {bits}")
         params = parameter_shapes(network, space.num_codes)

@@ -136,7 +136,7 @@ def _shapes(model: ModelConfig, image_size: int, codebook_size: int, kind: str) 
 def without_paths(description: dict[str, Any]) -> dict[str, Any]:
     """Returns a description, of any version, with emptied paths, as these are of this machine."""
     config = {**description["config"]}
-    for section, field in PATHS:
+    for section, field in (path.split(".") for path in PATHS):
         if field in config.get(section, {}):
             config[section] = {**config[section], field: ""}
     return {**description, "config": config}

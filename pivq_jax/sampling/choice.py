@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from pivq_jax.sampling.lift import improve_exchange
 from pivq_jax.sampling.lines import along, neighbours_across
 from pivq_jax.sampling.pairing import rank_of_pairs
-from pivq_jax.sampling.prior import SetPrior, pseudo_likelihood
+from pivq_jax.sampling.prior import Prior, pseudo_likelihood
 from pivq_jax.sampling.space import CodeSpace
 
 # By which share log lifts may change the smaller part, exchanged or kept. With a quarter, sets are
@@ -72,7 +72,7 @@ def _directions(key: jax.Array, count: int, size: int) -> jax.Array:
     return jax.vmap(lambda own: jax.random.normal(own, (size,), jnp.float32))(keys)
 
 
-@partial(jax.jit, static_argnames=("space", "candidates", "network"))
+@partial(jax.jit, static_argnames=("space", "candidates"))
 def choose_pairs(
     space: CodeSpace,
     codes_a: jax.Array,
@@ -82,13 +82,11 @@ def choose_pairs(
     fraction: jax.Array,
     lift: jax.Array | None = None,
     candidates: int = CANDIDATES,
-    network: SetPrior | None = None,
-    params: Any = None,
+    prior: Prior | None = None,
 ) -> jax.Array:
     """Chooses which pairs a new image exchanges: those on one side of a random hyperplane or, with
-    places, of the best of `candidates` lines, along which both images are most alike. With the
-    network of a prior over sets and its parameters, `candidates` hyperplanes are tried, and the one
-    whose set is likeliest is taken.
+    places, of the best of `candidates` lines, along which both images are most alike. With a prior
+    over sets, `candidates` hyperplanes are tried, and the one whose set is likeliest is taken.
 
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
@@ -107,12 +105,13 @@ def choose_pairs(
             side = sides[jnp.argmin(apart, axis=0), jnp.arange(len(codes_a))]
         owners = space.places_of(codes_a, codebook)
         return (codes_a != partners) & jnp.take_along_axis(side, owners, axis=-1)
-    if network is None or candidates == 1:
+    if prior is None or candidates == 1:
         return _by_hyperplane(*how, key, fraction, lift)
     choices = jax.lax.map(lambda own: _by_hyperplane(*how, own, fraction, lift), keys)
     sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
+    network: Any = prior.network
     scores = jax.lax.map(
-        lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
+        lambda codes: pseudo_likelihood(network, prior.params, codes[None], PASSES)[0],
         sets,
         batch_size=ROWS,
     ).reshape(choices.shape[:2])

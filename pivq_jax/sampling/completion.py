@@ -24,8 +24,7 @@ import numpy as np
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.sampling.pairing import exchange_places, most_alike
-from pivq_jax.sampling.place_prior import PlacePrior
-from pivq_jax.sampling.place_prior import complete as draw_places
+from pivq_jax.sampling.place_prior import PlacePrior, draw_places
 from pivq_jax.sampling.prior import Prior
 from pivq_jax.sampling.space import CodeSpace
 

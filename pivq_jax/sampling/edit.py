@@ -6,7 +6,7 @@ stages.
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -40,19 +40,25 @@ class Labels(NamedTuple):
         """
         if not changes:
             raise ValueError(f"nothing to change: give some of {', '.join(self.factors)}")
+        check_values(self.factors, changes)
         result = np.full(len(self.factors), -1, np.int32)
         for name, value in changes.items():
-            if name not in self.factors:
-                raise ValueError(f"factor {name!r} is unknown: use {', '.join(self.factors)}")
-            if value not in self.factors[name]:
-                raise ValueError(
-                    f"{name} = {value!r} is unknown: use one of {', '.join(self.factors[name])}"
-                )
             factor, wanted = list(self.factors).index(name), self.factors[name].index(value)
             if not np.any(self.values[:, factor] == wanted):  # nothing is known of its codes
                 raise ValueError(f"no training image shows {name}={value}")
             result[factor] = wanted
         return result
+
+
+def check_values(factors: Mapping[str, Sequence[str]], changes: Mapping[str, str]) -> None:
+    """Checks that factors have the wanted values of an edit; raises ValueError."""
+    for name, value in changes.items():
+        if name not in factors:
+            raise ValueError(f"factor {name!r} is unknown: use {', '.join(factors)}")
+        if value not in factors[name]:
+            raise ValueError(
+                f"{name} = {value!r} is unknown: use one of {', '.join(factors[name])}"
+            )
 
 
 def check_labels(labels: Labels, count: int) -> Labels:

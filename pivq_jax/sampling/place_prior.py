@@ -252,7 +252,7 @@ def random_orders(prior: PlacePrior, key: jax.Array, count: int) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames="prior")
-def complete(
+def draw_places(
     prior: PlacePrior,
     params: Any,
     codes: jax.Array,

@@ -13,14 +13,16 @@ stages have another network, `PlacePrior`, which draws one place after another.
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax.typing import ArrayLike
 
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.model.layers import Block
 from pivq_jax.model.primitives import LayerNorm, dense
 from pivq_jax.sampling import place_prior
@@ -56,22 +58,23 @@ class SetPrior(nn.Module):
 Network = SetPrior | PlacePrior
 
 
-class Prior(NamedTuple):
-    """A trained prior."""
+class Prior(struct.PyTreeNode):
+    """A trained prior, whose only leaves are its parameters."""
 
-    network: Network
+    network: Network = struct.field(pytree_node=False)
     params: Any
-    bits: float  # upper bound on the bits of a set of the validation split
-    finished: bool = True  # or its training goes on, which may change its weights
+    # Upper bound on the bits of a set of the validation split.
+    bits: float = struct.field(pytree_node=False)
+    # Whether its training has ended, which may otherwise change its weights.
+    finished: bool = struct.field(pytree_node=False, default=True)
 
 
-def build_prior(
-    space: CodeSpace, codebook: jax.Array, width: int, depth: int, heads: int
-) -> Network:
+def build_prior(space: CodeSpace, codebook: jax.Array, settings: PriorConfig) -> Network:
     """Builds the network for the sets of a space and its codebook, float32 [K, D]."""
+    sizes = settings.width, settings.depth, settings.heads
     if space.places:
-        return PlacePrior(Slots.of(space, codebook), width, depth, heads)
-    return SetPrior(space.codebook_size, width, depth, heads)
+        return PlacePrior(Slots.of(space, codebook), *sizes)
+    return SetPrior(space.codebook_size, *sizes)
 
 
 def initial_parameters(prior: Network, num_codes: int, key: jax.Array) -> Any:
@@ -213,7 +216,7 @@ def complete_sets(
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
     if isinstance(prior, PlacePrior):
         first = jnp.arange(n) < known
-        return place_prior.complete(prior, params, codes, keys, first, temperature)
+        return place_prior.draw_places(prior, params, codes, keys, first, temperature)
     counts = reveal_counts(n - known, passes)
     places, filled = jnp.arange(n), known
     for step, count in enumerate(counts.tolist()):

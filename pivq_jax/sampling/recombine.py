@@ -65,7 +65,7 @@ def recombine(
     codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
     fraction = _check_fraction(fraction)
     lift = _check_lift(space, lift)
-    network, params = (prior.network, prior.params) if prior else (None, None)
+    network = prior.network if prior else None
     if isinstance(network, PlacePrior):
         raise ValueError("a prior over places does not choose pairs: leave it out")
     if network and not (space.distinct and network.codebook_size == space.codebook_size):
@@ -75,7 +75,7 @@ def recombine(
         )
     first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
     exchanged = choose_pairs(
-        space, first, partners, codebook, key, fraction, lift, candidates, network, params
+        space, first, partners, codebook, key, fraction, lift, candidates, prior
     )
     return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
 

@@ -60,9 +60,8 @@ class CodeSpace:
     @classmethod
     def of(cls, config: Config | Mapping[str, Any]) -> Self:
         """Returns the space of a config, which may be a dictionary."""
-        quantizer, model = config["quantizer"], dict(config["model"])
-        stages = model.get("stages", 1)  # descriptions from before there were stages have none
-        count = model["num_codes"]
+        quantizer, model = config["quantizer"], config["model"]
+        count, stages = model["num_codes"], model["stages"]
         size, kind, method = (quantizer[name] for name in ("codebook_size", "kind", "method"))
         return cls(count, size, kind, method, places=count // stages if stages > 1 else 0)
 

@@ -27,6 +27,7 @@ from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
+from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import shuffle_version, train_batches
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training import build
@@ -56,7 +57,7 @@ def train(
     evaluator: Evaluator | None = None,
     initial: Callable[[Config], Arrays] | None = None,
     tracker: str = "",
-) -> None:
+) -> Dataset:
     """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
 
     The config is one that `check_config` has checked. `initial` gives parameters to start from, and
@@ -112,6 +113,7 @@ def train(
                 write_config()
             if step < config.train.steps:
                 _loop(run, state, clock, tracker)
+    return dataset
 
 
 def _initial_arrays(

@@ -2,6 +2,7 @@
 
 import time
 import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +18,12 @@ from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
 from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
-from pivq_jax.config.check import check_config
-from pivq_jax.config.fields import Config
+from pivq_jax.config.check import prior_settings
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
 from pivq_jax.sampling.place_prior import PlacePrior, exact_bits
 from pivq_jax.sampling.prior import (
+    Network,
     Prior,
-    SetPrior,
     build_prior,
     initial_parameters,
     parameter_shapes,
@@ -77,7 +77,7 @@ def train_prior(
         "codes": codes,
         **settings,
     }
-    network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
+    network = build_prior(space, codebook, settings)
     everywhere = replicated(make_mesh())
     rules = OptimizerConfig(
         name="muon",
@@ -95,14 +95,7 @@ def train_prior(
             raise InputError(
                 "no set of an image has a code of each place and stage: train the model for longer"
             )
-
-    def create() -> PriorState:
-        params = initial_parameters(network, space.num_codes, jax.random.key(seed))
-        moments = optimizer.init(params)
-        return PriorState(jnp.int32(0), params, moments, params, jnp.float32(jnp.inf))
-
-    step_of = jax.jit(partial(_step, network, optimizer, settings.batch_size, seed))
-    validate = jax.jit(partial(_validate, network, seed))
+    create, step_of, validate = _programs(network, optimizer, settings, space.num_codes, seed)
     train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
     every = max(1, settings.steps // VALIDATIONS)
 
@@ -156,39 +149,47 @@ def train_prior(
     return Prior(network, state.best, float(state.best_bits))
 
 
-def _step(
-    network: SetPrior | PlacePrior,
+def _programs(
+    network: Network,
     optimizer: optax.GradientTransformation,
-    batch_size: int,
+    settings: PriorConfig,
+    num_codes: int,
     seed: int,
-    state: PriorState,
-    codes: jax.Array,
-) -> tuple[PriorState, jax.Array]:
-    """One step on a random batch; also returns its mean bits."""
-    key_rows, key_parts = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
-    rows = jax.random.randint(key_rows, (batch_size,), 0, len(codes))
-    bits, gradients = jax.value_and_grad(
-        lambda params: jnp.mean(prior_loss(network, params, codes[rows], key_parts))
-    )(state.params)
-    updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state._replace(step=state.step + 1, params=params, optimizer=moments), bits
+) -> tuple[Callable[[], PriorState], jax.stages.Wrapped, jax.stages.Wrapped]:
+    """Returns the first state, a step and a validation, as functions of the state and the sets."""
 
+    def create() -> PriorState:
+        params = initial_parameters(network, num_codes, jax.random.key(seed))
+        moments = optimizer.init(params)
+        return PriorState(jnp.int32(0), params, moments, params, jnp.float32(jnp.inf))
 
-def _validate(
-    network: SetPrior | PlacePrior, seed: int, state: PriorState, codes: jax.Array
-) -> PriorState:
-    """Keeps the current parameters if they are the best so far, on the same parts each time."""
-    if isinstance(network, PlacePrior):
-        bits = jnp.mean(exact_bits(network, state.params, codes))
-    else:
-        at_once = max(1, CODES_AT_ONCE // codes.shape[1])
-        loss = partial(prior_loss, network, state.params, codes, at_once=at_once)
-        keys = jax.random.split(jax.random.key(seed), PARTS)
-        bits = jnp.mean(jax.lax.map(lambda key: jnp.mean(loss(key)), keys))
-    better = bits < state.best_bits
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
-    return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))
+    @jax.jit
+    def step(state: PriorState, codes: jax.Array) -> tuple[PriorState, jax.Array]:
+        """One step on a random batch; also returns its mean bits."""
+        key_rows, key_parts = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
+        rows = jax.random.randint(key_rows, (settings.batch_size,), 0, len(codes))
+        bits, gradients = jax.value_and_grad(
+            lambda params: jnp.mean(prior_loss(network, params, codes[rows], key_parts))
+        )(state.params)
+        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return state._replace(step=state.step + 1, params=params, optimizer=moments), bits
+
+    @jax.jit
+    def validate(state: PriorState, codes: jax.Array) -> PriorState:
+        """Keeps the current parameters if they are the best so far, on the same parts each time."""
+        if isinstance(network, PlacePrior):
+            bits = jnp.mean(exact_bits(network, state.params, codes))
+        else:
+            at_once = max(1, CODES_AT_ONCE // codes.shape[1])
+            loss = partial(prior_loss, network, state.params, codes, at_once=at_once)
+            keys = jax.random.split(jax.random.key(seed), PARTS)
+            bits = jnp.mean(jax.lax.map(lambda key: jnp.mean(loss(key)), keys))
+        better = bits < state.best_bits
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
+        return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))
+
+    return create, step, validate
 
 
 def load_prior(
@@ -203,14 +204,12 @@ def load_prior(
     if (held.get("model_step"), held.get("codebook", checksum)) != (model_step, checksum):
         return None
     try:
-        fields = {f"prior.{name}": held[name] for name in dict(PriorConfig())}
-        check_config(config := Config().with_fields(fields), training=False)
+        settings = prior_settings({name: held[name] for name in dict(PriorConfig())})
     except (KeyError, InputError) as error:
         raise InputError(
             f"{directory / DESCRIPTION} is damaged ({brief(error)}): delete {directory}"
         ) from error
-    settings = config.prior
-    network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
+    network = build_prior(space, codebook, settings)
     wanted = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
         "best": parameter_shapes(network, space.num_codes),

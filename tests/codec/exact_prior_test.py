@@ -264,7 +264,7 @@ def reordered(prior: Prior) -> Prior:
             flat[f"{first}/kernel"] = flat[f"{first}/kernel"][:, order]
             flat[f"{first}/bias"] = flat[f"{first}/bias"][order]
             flat[f"{second}/kernel"] = flat[f"{second}/kernel"][order]
-    return prior._replace(params=traverse_util.unflatten_dict(flat, sep="/"))
+    return prior.replace(params=traverse_util.unflatten_dict(flat, sep="/"))
 
 
 def test_the_order_of_terms_has_no_effect():

@@ -159,7 +159,7 @@ def test_files_by_a_prior_in_training_are_read_but_not_written(models, tmp_path)
     """They could not be read once its training has gone on."""
     model, path = with_prior(models["matching"]), tmp_path / "a"
     codec.write(path, model, some_codes("matching", 30), names(30), "prior")
-    model = dataclasses.replace(model, prior=model.prior._replace(finished=False))
+    model = dataclasses.replace(model, prior=model.prior.replace(finished=False))
     np.testing.assert_array_equal(codec.read(path, model).codes, some_codes("matching", 30))
     with pytest.raises(InputError, match=r"not trained to its end.*continue with --mode=train_pr"):
         codec.write(tmp_path / "b", model, some_codes("matching", 30), names(30), "prior")

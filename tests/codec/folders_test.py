@@ -79,17 +79,17 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
 def test_a_file_is_replaced_and_a_folder_is_not(model, small_folder, tmp_path):
     file = tmp_path / "faces.pivq"
     file.write_bytes(b"earlier")
-    folders.compress(model, small_folder, file, 8)
+    folders.compress(model, small_folder, file)
     assert len(parse(file.read_bytes(), "file").names) == 40
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "0.png").write_bytes(b"precious")
     for target in (tmp_path / "full", file):
         with pytest.raises(InputError, match="exists: give a new --output"):
-            folders.decompress(model, file, target, 8)
+            folders.decompress(model, file, target)
     assert (tmp_path / "full" / "0.png").read_bytes() == b"precious"
     (tmp_path / "empty").mkdir(mode=0o700)
     before = (tmp_path / "empty").stat()
-    folders.decompress(model, file, tmp_path / "empty", 8)
+    folders.decompress(model, file, tmp_path / "empty")
     assert len(os.listdir(tmp_path / "empty")) == 40
     after = (tmp_path / "empty").stat()  # the folder may be a mounted volume
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
@@ -102,7 +102,7 @@ def test_an_image_that_goes_away_leaves_the_earlier_file(
     file.write_bytes(b"earlier")
     monkeypatch.setattr(folders, "list_images", lambda root: ["gone.png", *list_images(root)])
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        folders.compress(model, small_folder, file, 8)
+        folders.compress(model, small_folder, file)
     assert file.read_bytes() == b"earlier"
 
 
@@ -110,7 +110,7 @@ def test_an_image_that_goes_away_leaves_the_earlier_file(
 def test_ranking_shows_progress(model, small_folder, tmp_path, capfd, monkeypatch, code):
     """Where N is large, it takes longer than the encoder."""
     monkeypatch.setattr(files, "_RANKED", 100)  # codes; an image has 8
-    folders.compress(model, small_folder, tmp_path / "faces.pivq", 8, code)
+    folders.compress(model, small_folder, tmp_path / "faces.pivq", code)
     bar = capfd.readouterr().err.rpartition("\r")[2]
     assert bar.startswith("coding: 100%") and "40/40" in bar
     assert len(parse((tmp_path / "faces.pivq").read_bytes(), "file").names) == 40
@@ -122,20 +122,20 @@ def test_with_a_prior(model, small_folder, tmp_path, capfd):
     for i in range(40):  # of three faces, so that a prior has something to tell
         shutil.copy(small_folder / f"{i % 3}.png", few / f"{i}.png")
     with pytest.raises(InputError, match="no prior to code with"):
-        folders.compress(model, few, file, 8, "prior")
+        folders.compress(model, few, file, "prior")
     assert capfd.readouterr().err == ""
     codes = encode_split(model, [load(few / f"{i}.png") for i in range(40)], 8)
     network = SetPrior(32, width=8, depth=1, heads=2)
     prior = random_prior(network, scale=0.0)
     prior.params["logits"]["bias"] += np.log(np.bincount(codes.ravel(), minlength=32) + 0.1)
     able = TrainedModel(model.config, model.mesh, model.params, model.step, {}, prior=prior)
-    folders.compress(able, few, file, 8, "prior")
+    folders.compress(able, few, file, "prior")
     shown = capfd.readouterr()
     assert "for codes (prior)" in shown.out and "coding: 100%" in shown.err and "40/40" in shown.err
-    folders.decompress(able, file, tmp_path / "out", 8)
+    folders.decompress(able, file, tmp_path / "out")
     assert len(os.listdir(tmp_path / "out")) == 40
     with pytest.raises(InputError, match="that of this model is none"):
-        folders.decompress(model, file, tmp_path / "again", 8)
+        folders.decompress(model, file, tmp_path / "again")
     assert sorted(os.listdir(tmp_path)) == ["faces.pivq", "few", "out"]
 
 
@@ -161,7 +161,7 @@ def test_names_never_lead_out_of_the_folder(model, file, tmp_path, monkeypatch, 
     file.write_bytes(pack(contents._replace(names=(*contents.names[:-1], name))))
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"the name|two images"):
-        folders.decompress(model, file, tmp_path / "out", 8)
+        folders.decompress(model, file, tmp_path / "out")
     assert_nothing_left(tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_damage_found_on_the_way_leaves_nothing(model, file, tmp_path):
     damaged = contents.data[:-3] + b"\xff\xff\xff"
     file.write_bytes(pack(contents._replace(data=damaged)))
     with pytest.raises(InputError, match=r"faces\.pivq: image 59 has a rank beyond the last"):
-        folders.decompress(model, file, tmp_path / "out", 8)
+        folders.decompress(model, file, tmp_path / "out")
     assert_nothing_left(tmp_path)
 
 
@@ -186,7 +186,7 @@ def test_an_interruption_leaves_nothing(model, file, tmp_path, monkeypatch, erro
 
     monkeypatch.setattr(folders, "encode_png", encode)
     with pytest.raises(type(error) if isinstance(error, OSError) else error) as failed:
-        folders.decompress(model, file, tmp_path / "out", 8)
+        folders.decompress(model, file, tmp_path / "out")
     assert isinstance(error, type) or failed.value.filename == str(tmp_path / "out")
     assert_nothing_left(tmp_path)
 
@@ -196,7 +196,7 @@ def test_images_that_the_model_does_not_know_are_warned_of(model, tmp_path, caps
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "in" / "noise.png")
     model = dataclasses.replace(model, metrics={"psnr": 55.2})
-    folders.compress(model, tmp_path / "in", tmp_path / "noise.pivq", 8)
+    folders.compress(model, tmp_path / "in", tmp_path / "noise.pivq")
     _, line, warning = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"mean PSNR \d+\.\d dB; 55\.2 dB on the test images of the model", line)
     assert warning.startswith("warning: the model does not know such images")
@@ -208,24 +208,24 @@ def test_names_too_long_to_be_written_are_refused_before_the_work(
     (tmp_path / "in").mkdir()
     longest = "a" * 251
     shutil.copy(small_folder / "0.png", tmp_path / "in" / f"{longest}.jpg")
-    folders.compress(model, tmp_path / "in", tmp_path / "faces.pivq", 8)
-    folders.decompress(model, tmp_path / "faces.pivq", tmp_path / "out", 8)
+    folders.compress(model, tmp_path / "in", tmp_path / "faces.pivq")
+    folders.decompress(model, tmp_path / "faces.pivq", tmp_path / "out")
     assert os.listdir(tmp_path / "out") == [f"{longest}.png"]
 
     shutil.copy(small_folder / "0.png", tmp_path / "in" / f"{longest}.bmp")  # whose ending it keeps
     codec.write(tmp_path / "long.pivq", model, np.arange(8)[None], [f"aaa{longest}"])
     before = sorted(os.listdir(tmp_path))
-    for name in ("reconstruct_split", "decode_batched"):
+    for name in ("encode_split", "decode_batched"):
         monkeypatch.setattr(folders, name, None)
     with pytest.raises(InputError, match=r"would take 259 bytes.*give the image a shorter one"):
-        folders.compress(model, tmp_path / "in", tmp_path / "more.pivq", 8)
+        folders.compress(model, tmp_path / "in", tmp_path / "more.pivq")
     with monkeypatch.context() as patch:
         patch.setattr("pivq_jax.codec.container.MAX_LIST", 255)
         (tmp_path / "in" / f"{longest}.bmp").rename(tmp_path / "in" / "b.png")
         with pytest.raises(InputError, match=r"the names of 2 images take 262 bytes"):
-            folders.compress(model, tmp_path / "in", tmp_path / "more.pivq", 8)
+            folders.compress(model, tmp_path / "in", tmp_path / "more.pivq")
     with pytest.raises(InputError, match=r"would take 258 bytes.*codec\.read"):
-        folders.decompress(model, tmp_path / "long.pivq", tmp_path / "again", 8)
+        folders.decompress(model, tmp_path / "long.pivq", tmp_path / "again")
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -234,7 +234,7 @@ def test_names_that_are_one_on_a_file_system_are_refused(model, file, tmp_path, 
         folders, "png_names", lambda names: [name.replace("7", "3") for name in names]
     )
     with pytest.raises(InputError, match=r"two images are named '3\.png' on this file system"):
-        folders.decompress(model, file, tmp_path / "out", 8)
+        folders.decompress(model, file, tmp_path / "out")
     assert_nothing_left(tmp_path)
 
 
@@ -244,33 +244,33 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
     def never(*arguments):
         raise AssertionError("the work began")
 
-    monkeypatch.setattr(folders, "reconstruct_split", never)
+    monkeypatch.setattr(folders, "encode_split", never)
     with pytest.raises(InputError, match="is a folder: give the name of a file"):
-        folders.compress(model, small_folder, tmp_path, 8)
+        folders.compress(model, small_folder, tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="pipe is no file, and would become one: choose"):
-        folders.compress(model, small_folder, tmp_path / "pipe", 8)
+        folders.compress(model, small_folder, tmp_path / "pipe")
     with pytest.raises(InputError, match="named like an image: give a name"):
-        folders.compress(model, small_folder, small_folder / "0.png", 8)
+        folders.compress(model, small_folder, small_folder / "0.png")
     (tmp_path / "text").write_text("")
     with pytest.raises(InputError, match="text is a file: choose another --output"):
-        folders.compress(model, small_folder, tmp_path / "text" / "faces.pivq", 8)
+        folders.compress(model, small_folder, tmp_path / "text" / "faces.pivq")
     with pytest.raises(InputError, match="no directory"):
-        folders.compress(model, tmp_path / "nothing", tmp_path / "faces.pivq", 8)
+        folders.compress(model, tmp_path / "nothing", tmp_path / "faces.pivq")
     strange = tmp_path / "strange"
     strange.mkdir()
     shutil.copy(small_folder / "0.png", os.fsencode(strange) + b"/\xff.png")
     with pytest.raises(InputError, match="is not Unicode"):
-        folders.compress(model, strange, tmp_path / "faces.pivq", 8)
+        folders.compress(model, strange, tmp_path / "faces.pivq")
     (strange / os.fsdecode(b"\xff.png")).unlink()
     shutil.copy(small_folder / "0.png", strange / "a.jpg")
     shutil.copy(small_folder / "0.png", strange / "a.png")
     shutil.copy(small_folder / "0.png", strange / "a.jpg.png")
     with pytest.raises(InputError, match="two images would become"):
-        folders.compress(model, strange, tmp_path / "faces.pivq", 8)
+        folders.compress(model, strange, tmp_path / "faces.pivq")
     (strange / "a.jpg").write_bytes(b"")
     (strange / "a.png").unlink()
     (strange / "a.jpg.png").unlink()
     with pytest.raises(InputError, match="no readable image"):
-        folders.compress(model, strange, tmp_path / "faces.pivq", 8)
+        folders.compress(model, strange, tmp_path / "faces.pivq")
     assert not (tmp_path / "faces.pivq").exists()

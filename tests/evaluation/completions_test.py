@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
-from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels, write_completions
+from pivq_jax.evaluation.completions import REGIONS, visible_pixels, write_completions
 from pivq_jax.evaluation.session import Session
 from pivq_jax.sampling.completion import first_guess
-
-SETTINGS = EvaluateConfig(batch_size=8, samples=20, neighbours=1)
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -64,8 +61,7 @@ def test_parents_are_where_it_may_begin(tiny_model):
     seen = jnp.ones((8, 16, 16, 1))
     guess = first_guess(model.encode, model.decode, model.space, parents, images, seen)
     np.testing.assert_array_equal(guess, parents[:8])
-    visible, codes = complete(model, np.uint8((np.asarray(images) + 1) * 127.5), "patches", seed=2)
-    assert visible.shape == (8, 16, 16) and codes.shape == (8, 8)
+    assert model.complete(images, visible_pixels("patches", 16, 8, seed=2)).shape == (8, 8)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +93,7 @@ def test_images_are_checked_as_in_encode(tiny_model):
 def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(
     tiny_model, tmp_path, capsys
 ):
-    session = Session(tiny_model, load_dataset("random", image_size=16), SETTINGS, tmp_path)
+    session = Session(tiny_model, load_dataset("random", image_size=16), tmp_path)
     for region in ("left", "centre"):
         write_completions(session, region, 16)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -111,7 +107,7 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(
 @pytest.mark.slow
 def test_the_whole_image_is_to_the_right_of_the_completed_one(tiny_model, tmp_path):
     dataset = load_dataset("random", image_size=16)
-    session = Session(tiny_model, dataset, SETTINGS, tmp_path)
+    session = Session(tiny_model, dataset, tmp_path)
     write_completions(session, "left", 1)
     with Image.open(tmp_path / "completions_left.png") as file:
         picture = np.asarray(file)

@@ -1,6 +1,5 @@
 """Figures during training against those worked out here and by the final evaluation's parts."""
 
-import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.reconstruction import encode_split, mean_lpips
 from pivq_jax.evaluation.session import Session
+from tests.parameters import with_settings
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
     assert figures["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / error)), rel=1e-5)
     codes = encode_split(tiny_model, [data.train[i] for i in range(60)], 20)
     assert figures["codes_used"] == len(np.unique(codes))
-    settings = dataclasses.replace(tiny_model.config.evaluate, samples=24, images=60)
-    samples = Session(tiny_model, data, settings, Path()).samples.images
+    model = with_settings(tiny_model, samples=24, images=60)
+    samples = Session(model, data, Path()).samples.images
     extractor = feature_extractor("vgg", batch_size=20)
     real, rebuilt, fake = (extractor.extract(x) for x in (shown, made, samples))
     compared = compare_features(real, fake, k=1)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.pictures import reconstruction_grid
-from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import prior as module
@@ -21,7 +20,7 @@ from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior, prior_bits
 from tests.codec.priors import random_prior
-from tests.parameters import make_model
+from tests.parameters import make_model, with_settings
 
 N, K = 4, 32
 
@@ -44,8 +43,8 @@ def model(tiny_config: Any) -> TrainedModel:
 def session_of(model: TrainedModel, workdir: Any) -> Session:
     """Nothing is encoded: 30 training and 11 test images, 20 samples of which four are copies."""
     data = load_dataset("random", image_size=16)
-    settings = EvaluateConfig(batch_size=8, samples=20, neighbours=1)
-    session = Session(model, data, settings, workdir)
+    model = with_settings(model, batch_size=8, samples=20, neighbours=1)
+    session = Session(model, data, workdir)
     session.pool_codes, session.test_codes = sets(1, 30), sets(2, 11)
     codes = np.concatenate([session.pool_codes[:4], sets(3, 16)])
     images = np.zeros((20, 16, 16, 3), np.uint8)

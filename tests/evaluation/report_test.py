@@ -6,16 +6,17 @@ import json
 import math
 import re
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import figures, report
 from pivq_jax.evaluation.session import Session
+from tests.parameters import with_settings
 
 STAGES = ("reconstruction", "perceptual", "attributes", "samples", "distribution", "neighbours")
 
@@ -113,7 +114,8 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
     data = load_dataset("random", image_size=16)
     fewer = dataclasses.replace(data, test=first_images(data.test, 100))
-    settings = EvaluateConfig(batch_size=8, samples=40, neighbours=1)
+    settings: dict[str, Any] = {"batch_size": 8, "samples": 40, "neighbours": 1}
+    more = settings | {"samples": 41}
     older = dataclasses.replace(trained_model, step=trained_model.step - 1)
     # Those of another run may have the same step and seconds.
     params = jax.tree.map(lambda x: x + 1, trained_model.params)
@@ -126,14 +128,15 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
         (trained_model, data, settings, 1),
         (trained_model, data, settings, 1),
         (trained_model, fewer, settings, 2),
-        (trained_model, fewer, dataclasses.replace(settings, samples=41), 3),
-        (older, fewer, dataclasses.replace(settings, samples=41), 4),
+        (trained_model, fewer, more, 3),
+        (older, fewer, more, 4),
         (finetuned, data, settings, 5),
         (near, data, settings, 6),
         (less, data, settings, 7),
         (trained_model, data, settings, 8),
     ):
-        metrics = report.write_report(Session(model, images, asked, tmp_path))
+        session = Session(with_settings(model, **asked), images, tmp_path)
+        metrics = report.write_report(session)
         assert len(done) == expected and metrics["psnr"] == 1.0
     kept = tmp_path / "report" / "counted.json"
     whole = json.loads(kept.read_text())
@@ -141,7 +144,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     lost = [whole | {"pictures": held} for held in (["deleted"], 3)]
     for damaged in ({}, [], whole | {"metrics": 3}, *lost):
         kept.write_text(json.dumps(damaged))
-        assert report.write_report(Session(model, images, asked, tmp_path))["psnr"] == 1.0
+        assert report.write_report(session)["psnr"] == 1.0
     assert len(done) == 13
 
     def interrupted(session):
@@ -149,7 +152,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
 
     monkeypatch.setattr(report, "STAGES", {"counted": interrupted})
     with pytest.raises(KeyboardInterrupt):
-        report.write_report(Session(older, images, asked, tmp_path))
+        report.write_report(Session(with_settings(older, **asked), images, tmp_path))
     assert not kept.exists()  # beside which pictures of the other weights may stand
 
 
@@ -159,7 +162,7 @@ def test_only_pictures_of_an_evaluation_are_deleted(trained_model, tmp_path, mon
     for name in ("atlas", "mine"):
         (folder / f"{name}.png").touch()
     data = load_dataset("random", image_size=16)
-    report.write_report(Session(trained_model, data, EvaluateConfig(), tmp_path))
+    report.write_report(Session(trained_model, data, tmp_path))
     assert {path.name for path in folder.iterdir()} == {"index.html", "mine.png"}
 
 

@@ -21,14 +21,18 @@ from pivq_jax.training.steps import Draw as TrainingDraw
 def session(monkeypatch) -> Any:
     """A session whose model is a stand-in; `encoded` and `sampled` count what is made."""
     sample_config = SimpleNamespace(nearest_of=7, fraction=0.3)
-    config = SimpleNamespace(seed=3, model=SimpleNamespace(num_codes=2), sample=sample_config)
-    settings = EvaluateConfig(batch_size=8, samples=20)
+    config = SimpleNamespace(
+        seed=3,
+        model=SimpleNamespace(num_codes=2),
+        sample=sample_config,
+        evaluate=EvaluateConfig(batch_size=8, samples=20),
+    )
     data = load_dataset("random", image_size=16)
     model = SimpleNamespace(config=config, space=CodeSpace(2, 4), codebook=None, log_lift=len)
-    made = Session(model, data, settings, Path("nowhere"))
+    made = Session(model, data, Path("nowhere"))
     made.encoded, made.sampled, made.keys = [], [], []
 
-    def encode(model, source, batch_size):
+    def encode(model, source):
         made.encoded.append(len(source))
         return np.stack([source[i]["image"][0, 0, :2].astype(np.int32) for i in range(len(source))])
 
@@ -41,7 +45,7 @@ def session(monkeypatch) -> Any:
 
     monkeypatch.setattr(session_module, "encode_split", encode)
     monkeypatch.setattr(session_module, "recombine_at_random", sample)
-    monkeypatch.setattr(session_module, "decode_batched", lambda model, codes, batch_size: codes)
+    monkeypatch.setattr(session_module, "decode_batched", lambda model, codes: codes)
     return made
 
 
@@ -79,8 +83,8 @@ def test_the_pool_is_encoded_once(session):
 
 def test_a_check_uses_the_first_images_of_each_split(session):
     model, data = session.model, session.dataset
-    settings = EvaluateConfig(batch_size=8, samples=20, images=12)
-    checked = Session(model, data, settings, Path("nowhere"))
+    model.config.evaluate = EvaluateConfig(batch_size=8, samples=20, images=12)
+    checked = Session(model, data, Path("nowhere"))
     assert checked.whole is data
     for whole, used in (
         (data.train, checked.pool),
@@ -100,8 +104,9 @@ def test_codes_that_a_stage_has_are_kept(session):
 
 def test_images_of_a_few_samples_are_kept_and_features_are_of_all(session, monkeypatch):
     monkeypatch.setattr(session_module, "KEPT", 6)
-    halves = lambda model, codes, batch_size: iter(np.split(codes, 2))  # noqa: E731
-    monkeypatch.setattr(session_module, "decode_batches", halves)
+    monkeypatch.setattr(
+        session_module, "decode_batches", lambda model, codes: iter(np.split(codes, 2))
+    )
     session.extractor = SimpleNamespace(extract=lambda batches, total: [*batches])
     assert session.samples.images.tolist() == [*range(6)] and len(session.samples.codes) == 20
     assert np.concatenate(session.sample_features).tolist() == [*range(20)]

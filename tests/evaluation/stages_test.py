@@ -13,7 +13,7 @@ from pivq_jax.evaluation import stages
 def test_processes_but_the_first_decode_with_all_devices_and_read_no_images(monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     decoded = []
-    monkeypatch.setattr(stages, "decode_batches", lambda model, codes, batch_size: iter([codes]))
+    monkeypatch.setattr(stages, "decode_batches", lambda model, codes: iter([codes]))
     session: Any = SimpleNamespace(  # without the images that the first process would read
         model=None,
         dataset=SimpleNamespace(test=range(9)),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.explore import pool as pool_module
 from pivq_jax.explore.pool import SEARCH_SIZE, encode_pool, nearest, shrink
@@ -38,14 +39,15 @@ def model():
     def encode(images):
         return jnp.round((images[:, 0, 0, :1] + 1) * 127.5).astype(jnp.int32), None
 
-    return SimpleNamespace(encode_with_latents=encode)
+    config = SimpleNamespace(evaluate=EvaluateConfig(batch_size=32))
+    return SimpleNamespace(encode_with_latents=encode, config=config)
 
 
 @pytest.mark.parametrize("factors", [("shade",), ()])
 def test_all_training_images_are_encoded_in_order(model, factors, monkeypatch):
     train = load_dataset("random", image_size=16).train
     monkeypatch.setattr(pool_module, "POOL_IMAGES", 70)
-    found = encode_pool(model, train, factors, 32)
+    found = encode_pool(model, train, factors)
     images = np.stack([train[i]["image"] for i in range(70)])
     np.testing.assert_array_equal(found.small, images)
     np.testing.assert_array_equal(found.codes[:, 0], images[:, 0, 0, 0])
@@ -56,4 +58,4 @@ def test_all_training_images_are_encoded_in_order(model, factors, monkeypatch):
 
 def test_a_batch_is_encoded_even_without_time(model):
     train = load_dataset("random", image_size=16).train
-    assert len(encode_pool(model, train, (), 8, seconds=0.0).codes) == 8
+    assert len(encode_pool(model, train, (), seconds=0.0).codes) == 32

@@ -10,8 +10,9 @@ import pytest
 import pivq_jax
 from pivq_jax import codec, sampling
 from pivq_jax.common.errors import InputError
-from pivq_jax.config.sections import EvaluateConfig
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.data import load_dataset
+from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Mirrored, first_images
 from pivq_jax.evaluation import completions
 from pivq_jax.evaluation import prior as module
@@ -22,7 +23,7 @@ from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling.completion import complete_patches
 from pivq_jax.sampling.prior import build_prior, initial_parameters
 from tests.conftest import STAGES
-from tests.parameters import make_model
+from tests.parameters import make_model, with_settings
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def model(tiny_config) -> TrainedModel:
     owners = np.arange(len(codebook)) % space.places  # as many entries for each place
     codebook = jnp.concatenate([place_vectors(space.places, half)[owners], codebook[:, half:]], 1)
     model.params["quantizer"]["codebook"] = codebook
-    network = build_prior(space, codebook, width=8, depth=1, heads=2)
+    network = build_prior(space, codebook, PriorConfig(width=8, depth=1, heads=2))
     draw = jax.jit(initial_parameters, static_argnums=(0, 1))
     weights = draw(network, space.num_codes, jax.random.key(1))
     return dataclasses.replace(model, prior=sampling.Prior(network, weights, bits=20.5))
@@ -95,7 +96,8 @@ def test_it_draws_the_hidden_patches_of_a_completion(model):
 @pytest.mark.slow
 def test_equal_images_are_completed_differently(model):
     image = load_dataset("random", image_size=16).test[0]["image"]
-    _, codes = completions.complete(model, np.repeat([image], 9, 0), "left")
+    visible = completions.visible_pixels("left", 16, 9)
+    codes = model.complete(images_to_float(np.repeat([image], 9, 0)), visible)
     assert len(np.unique(codes, axis=0)) == 9  # and are so eight at a time
 
 
@@ -136,8 +138,8 @@ def test_it_chooses_no_pairs_and_codes_no_files(model):
 
 @pytest.mark.slow
 def test_the_report_has_its_bits_and_completions_of_places(model, tmp_path, monkeypatch):
-    settings = EvaluateConfig(batch_size=8, samples=20, neighbours=1)
-    session = Session(model, load_dataset("random", image_size=16), settings, tmp_path)
+    model = with_settings(model, batch_size=8, samples=20, neighbours=1)
+    session = Session(model, load_dataset("random", image_size=16), tmp_path)
     asked, own = [], TrainedModel.complete_sets
 
     def complete(self, codes, *how):
@@ -154,6 +156,13 @@ def test_the_report_has_its_bits_and_completions_of_places(model, tmp_path, monk
     assert metrics["prior_bits"] == pytest.approx(np.log2(choices).sum(), rel=1e-4)
     of = slots.slot[asked[-1]] // slots.entries.shape[1]  # whole places, but for the last one
     assert all(np.sum(np.bincount(row)[np.unique(row)] % 2) <= 2 for row in of)
+
+
+def test_its_completions_need_no_codes_of_training_images(model, tmp_path):
+    session = Session(model, load_dataset("random", image_size=16), tmp_path)
+    del session.pool
+    completions.write_completions(session, "left", 1)
+    assert (tmp_path / "completions_left.png").exists()
 
 
 def test_mirrored_images_are_flipped(model):

@@ -124,7 +124,7 @@ def test_labels_of_a_factor_with_too_many_values_are_left_out_alone(tiny_model, 
 def test_arrays_of_another_memory_layout_are_the_same_in_files(tiny_model, tmp_path):
     labels = tiny_model.labels._replace(values=np.asfortranarray(tiny_model.labels.values))
     weights = jax.tree.map(np.asfortranarray, tiny_model.prior.params)
-    prior = tiny_model.prior._replace(params=weights)
+    prior = tiny_model.prior.replace(params=weights)
     parents = np.asfortranarray(tiny_model.parents)
     model = dataclasses.replace(tiny_model, parents=parents, labels=labels, prior=prior)
     model.save_pretrained(tmp_path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace, complete_sets, prior_bits
 from pivq_jax.sampling.place_prior import PlacePrior, Slots, bits_in_order, by_rows
@@ -19,7 +20,7 @@ SPACE = CodeSpace(4, 10, places=2)  # two places with two stages each
 OWNERS = np.array([0, 0, 1, 1, 1, 0, 0, 0, 1, 1])  # of five entries of each stage
 VALUES = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
 CODEBOOK = jnp.concatenate([jnp.asarray(place_vectors(2, 3))[OWNERS], VALUES], axis=1)
-PRIOR = build_prior(SPACE, CODEBOOK, width=8, depth=1, heads=2)
+PRIOR = build_prior(SPACE, CODEBOOK, PriorConfig(width=8, depth=1, heads=2))
 assert isinstance(PRIOR, PlacePrior)
 SETS = np.array(list(itertools.product([0, 1], [2, 3, 4], [5, 6, 7], [8, 9])), np.int32)
 ORDERS = np.array([[0, 1], [1, 0]])

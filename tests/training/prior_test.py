@@ -103,10 +103,10 @@ def test_a_prior_without_a_validation_is_none(tmp_path, monkeypatch):
 
 
 def test_a_stop_saves_no_prior_that_has_diverged(tmp_path, monkeypatch):
-    def diverged(network, optimizer, batch_size, seed, state, codes):
-        return state._replace(step=state.step + 1), jnp.float32(jnp.nan)
+    def diverged(network, params, codes, key):
+        return jnp.full(len(codes), jnp.nan)
 
-    monkeypatch.setattr(module, "_step", diverged)
+    monkeypatch.setattr(module, "prior_loss", diverged)
     monkeypatch.setattr(module, "stop_requests", stopped_at(2, signal.SIGINT))
     with pytest.raises(FloatingPointError, match="bits of the prior are nan at step 2: lower"):
         run(tmp_path)
