@@ -127,7 +127,8 @@ def edit(task: Task) -> None:
         if task.output:
             raise InputError("--output is for the images of --input: give both, or neither")
         count = min(task.config.sample.count, stages.MOST_IN_GRID)
-        edits.edit(_open_with_images(task), task.set, count)
+        edits.check_edit(model := _open_model(task), task.set)
+        edits.edit(_open_with_images(task, model), task.set, count)
         return
     if not task.set:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
@@ -136,7 +137,8 @@ def edit(task: Task) -> None:
 
 def complete(task: Task) -> None:
     """Writes a grid of test images of which a part is hidden, completed."""
-    completions.write_completions(_open_with_images(task), task.hide, stages.SHOWN)
+    session = _open_with_images(task, _open_model(task))
+    completions.write_completions(session, task.hide, stages.SHOWN)
 
 
 def reconstruct(task: Task) -> None:
@@ -234,20 +236,22 @@ def _open(task: Task) -> Session:
 
 
 def _open_with_parents(task: Task) -> Session:
-    """As `_open`, but if the model has parents, these, decoded, stand for all data."""
+    """As `_open`, but if the model has parents, these, decoded, stand for all data; for sets of the
+    prior without parents there is none.
+    """
     model, data = _open_model(task, writes=not task.output), task.config.data
     if model.parents is not None:
         dataset = _of_parents(model)
-    elif task.prior:  # whose sets have no parents: images may be missing
+    elif task.prior:
         dataset = Dataset(data.name, data.image_size, [], [], [], {})
     else:
         dataset = dataset_from_config(task.config)
     return Session(model, dataset, task.workdir, model.parents)
 
 
-def _open_with_images(task: Task) -> Session:
+def _open_with_images(task: Task, model: TrainedModel) -> Session:
     """As `_open`, but the last parents stand for missing images; see `_data_or_held_out`."""
-    model, dataset, note = _data_or_held_out(_open_model(task), task.config)
+    model, dataset, note = _data_or_held_out(model, task.config)
     if note:
         say(note)
     return Session(model, dataset, task.workdir, model.parents)
@@ -351,8 +355,10 @@ def _write_images(task: Task, folder: str) -> None:
     check_in_first_process(lambda: files.check_no_others(target, {*names.values()}))
     model = _open_model(task, writes=not task.output)
     if changes:
-        labelled = _of_parents(model) if model.labels else dataset_from_config(task.config)
-        model = edits.learn_factors(Session(model, labelled, task.workdir), changes)
+        edits.check_edit(model, changes)
+        if model.labels is None:
+            model, dataset, _ = _data_or_held_out(model, task.config)
+            model = edits.learn_factors(Session(model, dataset, task.workdir), changes)
     writes, psnrs = jax.process_index() == 0, []
     codes: dict[str, np.ndarray] = {}
     doing = "editing" if changes else "reconstructing"

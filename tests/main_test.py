@@ -383,6 +383,13 @@ def test_fields_change_the_config_of_the_run_not_of_an_experiment(commands, tiny
     assert_refused(commands.run(*arguments, directory=tmp_path), "no checkpoint")
 
 
+def test_the_value_of_a_flag_is_not_taken_for_a_field(commands, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    arguments = ["--mode=decompress", "--workdir=.", "--input", "config.pivq", "--output=out"]
+    # As with `--input=config.pivq`: with fields it would be "give another --config".
+    assert_refused(commands.run(*arguments, directory=tmp_path), "choose another --workdir")
+
+
 def test_paths_are_those_of_the_folder_of_the_command(commands, tmp_path):
     weights = "--config.loss.perceptual_weights=w/alex.safetensors"
     arguments = ["--config=image_folder:smoke", "--mode=evaluate", weights, "--workdir=run"]

@@ -493,6 +493,7 @@ def test_what_a_mode_cannot_do_is_refused(published, tiny_run, small_folder, tmp
     task, changes = modes.Task(model.config, tmp_path, model), {"hair": "bun"}
     for mode, fields, words in (
         (modes.edit, {"set": changes}, "labelled images.* have none"),
+        (modes.edit, {"set": changes, "input": str(small_folder)}, "labelled images.* have none"),
         (modes.edit, {"input": "."}, "give --set"),
         (modes.edit, {"set": changes, "output": "out"}, "--output is for .*--input"),
         (

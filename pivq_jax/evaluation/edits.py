@@ -22,27 +22,33 @@ from pivq_jax.sampling.edit import check_values
 def learn_factors(session: Session, changes: Mapping[str, str]) -> TrainedModel:
     """Returns the model with labels for `TrainedModel.edit`: its own, or those of its data.
 
-    Raises InputError, if possible before images are encoded, if there are none, or `changes` asks
-    for a value that no training image shows.
+    Raises InputError if there are none and, before images are encoded, as `check_edit` does.
     """
     model, factors = session.model, session.dataset.factors
-    if model.space.ordered:
-        raise InputError("edits replace codes of a set: those of a positional model have places")
-    if model.labels is None:
-        if not factors:
-            raise InputError("edits need labelled images, and these have none")
-        with _of_set():
-            check_values(factors, changes)
-        model = with_parents(model, session.pool, factors)
-    assert model.labels
-    if changes:
-        with _of_set():
-            model.labels.wanted(**changes)
+    check_edit(model, changes)
+    if model.labels is not None:
+        return model
+    if not factors:
+        raise InputError("edits need labelled images, and these have none")
+    with _errors_of_set():
+        check_values(factors, changes)
+    model = with_parents(model, session.pool, factors)
+    check_edit(model, changes)  # some values may be shown by no image
     return model
 
 
+def check_edit(model: TrainedModel, changes: Mapping[str, str]) -> None:
+    """Raises InputError if a model cannot be edited, or its labels do not have the changes."""
+    if model.space.ordered:
+        raise InputError("edits replace codes of a set: those of a positional model have places")
+    if model.labels and changes:
+        with _errors_of_set():
+            model.labels.wanted(**changes)
+
+
 @contextlib.contextmanager
-def _of_set() -> Generator[None]:
+def _errors_of_set() -> Generator[None]:
+    """Raises a ValueError as an InputError about --set."""
     try:
         yield
     except ValueError as error:

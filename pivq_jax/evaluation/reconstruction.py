@@ -49,12 +49,10 @@ class Reconstructions(NamedTuple):
     ssim: np.ndarray  # f32 [M]; NaN if images are smaller than its window
 
 
-def reconstruct_split(
-    model: TrainedModel, source: Source, batch_size: int | None = None
-) -> Reconstructions:
+def reconstruct_split(model: TrainedModel, source: Source) -> Reconstructions:
     """Encodes and decodes every image of a split; raises InputError if it is empty."""
     parts: list[tuple[np.ndarray, ...]] = []
-    for batch, codes, _ in encode_batches(model, source, batch_size):
+    for batch, codes, _ in encode_batches(model, source):
         rounded = images_to_uint8(model.decode(codes))
         originals = jnp.asarray(batch["image"])
         seen, wanted = images_to_float(rounded), images_to_float(originals)

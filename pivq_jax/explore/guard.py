@@ -59,7 +59,7 @@ class Guard:
         """Why a request is refused; empty if it is not."""
         host = headers.get("host", "")
         if not self._is_ours(host):
-            return "the address is not that of this server: use localhost, or its number"
+            return "the address is not that of this server: use localhost, its number or host name"
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
             return "the request comes from a page of another site"

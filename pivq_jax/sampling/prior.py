@@ -63,7 +63,7 @@ class Prior(struct.PyTreeNode):
 
     network: Network = struct.field(pytree_node=False)
     params: Any
-    # Upper bound on the bits of a set of the validation split.
+    # Upper bound on the bits of a set of the validation split; a Python float.
     bits: float = struct.field(pytree_node=False)
     # Whether its training has ended, which may otherwise change its weights.
     finished: bool = struct.field(pytree_node=False, default=True)
