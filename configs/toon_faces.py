@@ -35,12 +35,13 @@ def get_config(variants: str = "") -> ConfigDict:
     config.quantizer.noise = 0.2
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
-    config.loss.recombination = 0.5
+    config.loss.recombination = 1.0
     config.adversarial.start_step = 5_000
     config.train.steps = 8_000
     large = {
         "model.width": 128,
         "loss.perceptual": 0.05,
+        "loss.recombination": 0.5,
         "quantizer.init_step": 4_500,
         "adversarial.start_step": 6_000,
         "train.steps": 9_000,

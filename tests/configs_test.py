@@ -52,6 +52,7 @@ def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_an
         "name": "toon_faces_large",
         "model.width": 128,
         "loss.perceptual": 0.05,
+        "loss.recombination": 0.5,
         "quantizer.init_step": 4_500,
         "adversarial.start_step": 6_000,
         "train.steps": 9_000,
@@ -59,7 +60,8 @@ def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_an
     assert large == plain.with_fields(before) and large != plain
     smoke = get_config("toon_faces", "smoke")
     for variants in ("smoke,large", "large,smoke"):
-        kept = {"name": f"toon_faces_{variants.replace(',', '_')}", "loss.perceptual": 0.05}
+        kept = {"loss.perceptual": 0.05, "loss.recombination": 0.5}
+        kept["name"] = f"toon_faces_{variants.replace(',', '_')}"
         assert get_config("toon_faces", variants) == smoke.with_fields(kept)
 
 

@@ -109,6 +109,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     (tmp_path / "config.json").write_text(BEFORE.read_text())
     then = {
         "loss.perceptual": 0.05,
+        "loss.recombination": 0.5,
         "loss.recombination_warmup": 0.0,
         "quantizer.noise": 0.0,
         "model.output": "conv",
