@@ -72,7 +72,7 @@ def with_fields(arguments: list[str], workdir: Path, **fields: int) -> list[str]
 @pytest.mark.slow
 @pytest.mark.parametrize("step, stopped, scored", [(2, 3, [1, 2]), (4, 4, [1, 2, 3, 4])])
 def test_a_signal_during_an_evaluation_stops_the_run(tiny_config, tmp_path, step, stopped, scored):
-    def measure(run, completed, *_):
+    def measure(dataset, mesh, completed, *_):
         if completed == step:
             signal.raise_signal(signal.SIGTERM)
         return {"psnr": 20.0}, {}
