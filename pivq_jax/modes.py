@@ -370,7 +370,7 @@ def _write_images(task: Task, folder: str) -> None:
             psnrs.append(psnr_of(decoded, np.stack([*images.values()])))
         if writes and not codes:  # a killed command must not leave old codes beside new images
             (target / "codes.json").unlink(missing_ok=True)
-        encoded = encoded.astype(folders.code_type(model))
+        encoded = encoded.astype(model.space.smallest_dtype)
         for file, image, row in zip(images, decoded, encoded, strict=True):
             if writes:
                 save_png(target / names[file], image)

@@ -59,11 +59,6 @@ def encoded_images(
         raise InputError(f"no readable image in {source}: see the lines above")
 
 
-def code_type(model: TrainedModel) -> np.dtype:
-    """The smallest type of the codes of a model, of which many may be in memory."""
-    return np.min_scalar_type(model.space.codebook_size - 1)
-
-
 def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed") -> None:
     """Writes the codes of all images of a local folder to a file, local or remote; replaces it.
 
@@ -87,7 +82,7 @@ def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed
     psnrs: list[np.ndarray] = []
     for images, encoded in encoded_images(model, source, files, "compressing"):
         names += images
-        codes.append(encoded.astype(code_type(model)))
+        codes.append(encoded.astype(model.space.smallest_dtype))
         decoded = decode_batched(model, encoded)
         psnrs.append(psnr_of(decoded, np.stack([*images.values()])))
     first = jax.process_index() == 0

@@ -35,14 +35,14 @@ class Evaluator:
         self.images = min(IMAGES, config.evaluate.samples, pool)
         # Distances of 2,048 features take many seconds: most evaluations would be skipped.
         path = config.evaluate.features_path if config.evaluate.features == "vgg" else ""
-        self._settings = dataclasses.replace(
+        settings = dataclasses.replace(
             config.evaluate,
             samples=self.images,
             images=pool,
             features="vgg",
             features_path=path,
         )
-        self._config = dataclasses.replace(config, evaluate=self._settings)
+        self._config = dataclasses.replace(config, evaluate=settings)
         self._real: np.ndarray | None = None  # features of the validation images
 
     def __call__(
@@ -55,7 +55,8 @@ class Evaluator:
         reconstructions: np.ndarray,
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Returns figures by their names in `metrics.json`, and pictures."""
-        batch_size, scale = self._settings.batch_size, magnification(dataset.image_size)
+        settings, scale = self._config.evaluate, magnification(dataset.image_size)
+        batch_size = settings.batch_size
         figures = {"psnr": float(np.mean(psnr_of(reconstructions, originals)))}
         pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN], scale=scale)
         pictures = {"reconstructions": pairs}
@@ -78,12 +79,12 @@ class Evaluator:
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
             if self._real is not None:
                 fake = self._extractor.extract(images[: len(originals)], quiet=True)
-                found = compare_features(self._real, fake, self._settings.neighbours)
+                found = compare_features(self._real, fake, settings.neighbours)
                 figures |= {name: found[name] for name in ("fid", "density", "coverage")}
         figures["codes_used"] = capacity(model.space, session.pool_codes)["codes_used"]
         return figures, pictures
 
     @cached_property
     def _extractor(self) -> FeatureExtractor:
-        settings = self._settings
+        settings = self._config.evaluate
         return feature_extractor(settings.features, settings.features_path, settings.batch_size)

@@ -202,8 +202,7 @@ def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = No
             f"{len(codes):,} parents hold {codes.size:,} codes, more than {MOST_CODES:,}: give at"
             f" most {most:,}"
         )
-    dtype = np.min_scalar_type(space.codebook_size - 1)
-    arrays, metadata = {CODES: space.check(codes).astype(dtype)}, {}
+    arrays, metadata = {CODES: space.check(codes).astype(space.smallest_dtype)}, {}
     factors = labels.factors if labels else {}
     kept = {
         name: list(values)

@@ -101,6 +101,11 @@ class CodeSpace:
         """The number of bytes of a rank."""
         return -(-(self.num_messages - 1).bit_length() // 8)
 
+    @property
+    def smallest_dtype(self) -> np.dtype:
+        """The smallest unsigned integers that hold all codes, to keep or write many of them."""
+        return np.min_scalar_type(self.codebook_size - 1)
+
     def check(
         self, codes: npt.ArrayLike, *, distinct: bool = True, partial: bool = False
     ) -> np.ndarray:

@@ -105,5 +105,5 @@ def test_features_are_those_of_vgg_whatever_the_final_evaluation_uses(tiny_confi
     """Of weights that a config names, if they are VGG's."""
     for features, expected in (("vgg", "FILE"), ("inception_2048", "")):
         fields = {"evaluate.features": features, "evaluate.features_path": "FILE"}
-        settings = Evaluator(tiny_config.with_fields(fields))._settings
+        settings = Evaluator(tiny_config.with_fields(fields))._config.evaluate
         assert (settings.features, settings.features_path) == ("vgg", expected)
