@@ -20,8 +20,8 @@ from pivq_jax.common.pictures import Pixels
 from pivq_jax.config import Config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source
-from pivq_jax.evaluation.reconstruction import images_of, mean_lpips
-from pivq_jax.inference import TrainedModel
+from pivq_jax.evaluation.reconstruction import mean_lpips
+from pivq_jax.inference import TrainedModel, images_of
 
 WARM_UP = 2  # rounds of calls that are not timed: the first ones compile
 

@@ -23,13 +23,8 @@ from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
-from pivq_jax.evaluation.reconstruction import (
-    POOL_IMAGES,
-    decode_batched,
-    encode_split,
-    in_batches,
-)
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import POOL_IMAGES, TrainedModel, decode_batched, encode_split
+from pivq_jax.inference.splits import in_batches
 from pivq_jax.inference.trained_model import COMPLETED_AT_ONCE
 from pivq_jax.training.build import dataset_from_config
 

@@ -47,11 +47,10 @@ from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import grid, magnification, save_png
-from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of, psnr_of
-from pivq_jax.inference import TrainedModel
+from pivq_jax.common.psnr import psnr
+from pivq_jax.inference import TrainedModel, decode_batched, encode_split, images_of
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, capacity
 from pivq_jax.training.build import dataset_from_config
 
 SEARCHED = 32  # images for the choice of settings
@@ -140,7 +139,7 @@ class Setting:
 
 def mean_psnr(row: Row, images: np.ndarray) -> float:
     """Mean PSNR of the images of a row, in dB."""
-    return float(np.mean(psnr_of(row.images, images)))
+    return float(psnr(row.images, images, 255.0).mean())
 
 
 def smallest(form: Format, images: np.ndarray) -> Setting:

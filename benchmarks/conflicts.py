@@ -27,9 +27,7 @@ import pivq_jax
 from benchmarks.common import markdown, markdown_row, parser_for
 from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.sources import Source, first_images
-from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import encode_batches
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import TrainedModel, encode_batches
 from pivq_jax.model.quantizer import (
     assign,
     first_entries,
@@ -37,6 +35,7 @@ from pivq_jax.model.quantizer import (
     split_stages,
     squared_distances,
 )
+from pivq_jax.sampling import capacity
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 

@@ -32,7 +32,7 @@ from pivq_jax.config.check import read_config
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
+from pivq_jax.inference import decode_batched, encode_split, images_of
 from pivq_jax.sampling import CodeSpace, near_parents, random_parents
 from pivq_jax.training.build import dataset_from_config
 

@@ -34,8 +34,8 @@ from benchmarks.edits import Judge, images_and_labels, trained_judge
 from benchmarks.explore_browser import serving
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.explore.engine import Engine
+from pivq_jax.inference import decode_batched, encode_split
 from pivq_jax.training.build import dataset_from_config
 
 COLOUR = re.compile("#[0-9a-f]{6}")

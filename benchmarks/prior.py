@@ -32,12 +32,11 @@ from benchmarks.common import add_model, open_model, output_of, parser_for
 from benchmarks.exchange import newness
 from pivq_jax import sampling
 from pivq_jax.common.pictures import grid, save_png
-from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.prior import nearest_sets
-from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.evaluation.session import Session
-from pivq_jax.sampling import prior_bits
+from pivq_jax.inference import decode_batched
+from pivq_jax.sampling import capacity, prior_bits
 from pivq_jax.training.build import dataset_from_config
 
 SETTINGS = ((16, 1.0), (16, 0.9), (16, 0.8), (16, 0.7), (8, 1.0), (4, 1.0))  # passes, temperature

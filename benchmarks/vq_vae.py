@@ -38,19 +38,19 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from vector_quantize_pytorch import VectorQuantize
 
 from benchmarks.common import lpips_of, pixels_of
+from pivq_jax.common.psnr import psnr
 from pivq_jax.config import Config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source, first_images
-from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features, prdc
-from pivq_jax.evaluation.reconstruction import POOL_IMAGES, psnr_of
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
+from pivq_jax.inference import POOL_IMAGES
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.model.quantizer import place_vectors
-from pivq_jax.sampling import CodeSpace, recombine_at_random
+from pivq_jax.sampling import CodeSpace, capacity, recombine_at_random
 from pivq_jax.training.build import dataset_from_config
 
 ENTRIES = 512  # K
@@ -310,7 +310,7 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
         "step": steps,
         "parameters": model.num_parameters(),
         "train_seconds": spent,
-        "psnr": float(np.mean(psnr_of(rebuilt, test))),
+        "psnr": float(psnr(rebuilt, test, 255.0).mean()),
         "lpips": lpips_of(rebuilt, test, batch_size),
         **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes),
         "rfid": frechet_distance(real, extractor.extract(rebuilt)),

@@ -34,10 +34,9 @@ from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.common.weights import pack_arrays
 from pivq_jax.data.sources import Source, first_images
-from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.explore.engine import PARENTS, Engine
 from pivq_jax.explore.pool import SEARCH_SIZE
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import TrainedModel, encode_split
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx

@@ -46,8 +46,7 @@ from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
-from pivq_jax.evaluation.attributes import with_parents
-from pivq_jax.evaluation.reconstruction import POOL_IMAGES, encode_split
+from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx

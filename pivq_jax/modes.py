@@ -15,6 +15,7 @@ from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import save_png
+from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import end_on_sigterm
 from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
@@ -24,16 +25,9 @@ from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.figures import print_metrics
-from pivq_jax.evaluation.reconstruction import (
-    Decoded,
-    decode_batched,
-    describe_psnr,
-    encode_split,
-    psnr_of,
-)
 from pivq_jax.evaluation.report import write_report
 from pivq_jax.evaluation.session import Session, check_weights
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import Decoded, TrainedModel, decode_batched, describe_psnr, encode_split
 from pivq_jax.inference.opening import initial_arrays, load, warn_of_other_data
 from pivq_jax.training import prior
 from pivq_jax.training.build import dataset_from_config
@@ -367,7 +361,7 @@ def _write_images(task: Task, folder: str) -> None:
             encoded = np.asarray(model.edit(encoded, **changes))
         decoded = decode_batched(model, encoded)
         if not changes:
-            psnrs.append(psnr_of(decoded, np.stack([*images.values()])))
+            psnrs.append(psnr(decoded, np.stack([*images.values()]), 255.0))
         if writes and not codes:  # a killed command must not leave old codes beside new images
             (target / "codes.json").unlink(missing_ok=True)
         encoded = encoded.astype(model.space.smallest_dtype)

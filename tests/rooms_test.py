@@ -77,6 +77,6 @@ def test_explorer_and_codec_use_only_what_is_public():
 
 def test_what_is_not_public_is_seen():
     assert is_public("pivq_jax.data", "load_dataset")
-    assert is_public("pivq_jax.evaluation.capacity", "capacity")
+    assert is_public("pivq_jax.evaluation.prdc", "prdc")
     assert not is_public("pivq_jax.data.images", "load_image")  # that of the package is
     assert not is_public("pivq_jax.evaluation.session", "Session")

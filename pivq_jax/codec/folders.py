@@ -21,15 +21,10 @@ from pivq_jax.common.files import (
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import encode_png
+from pivq_jax.common.psnr import psnr
 from pivq_jax.data import is_image, list_images, load_image
-from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import (
-    decode_batched,
-    describe_psnr,
-    encode_split,
-    psnr_of,
-)
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import TrainedModel, decode_batched, describe_psnr, encode_split
+from pivq_jax.sampling import capacity
 
 
 def encoded_images(
@@ -79,12 +74,12 @@ def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed
         raise InputError(f"{target} is named like an image: give a name such as faces.pivq")
     names: list[str] = []
     codes: list[np.ndarray] = []
-    psnrs: list[np.ndarray] = []
+    psnrs: list[jax.Array] = []
     for images, encoded in encoded_images(model, source, files, "compressing"):
         names += images
         codes.append(encoded.astype(model.space.smallest_dtype))
         decoded = decode_batched(model, encoded)
-        psnrs.append(psnr_of(decoded, np.stack([*images.values()])))
+        psnrs.append(psnr(decoded, np.stack([*images.values()]), 255.0))
     first = jax.process_index() == 0
     whole = np.concatenate(codes)
     with progress_bar(desc="coding", total=len(names), unit=" images", disable=not first) as bar:

@@ -3,7 +3,7 @@
 Public names are in the `__all__` of the modules named here, which this package does not import.
 Import those you need::
 
-    from pivq_jax.evaluation.capacity import capacity
+    from pivq_jax.evaluation.frechet import frechet_distance
 """
 
-__all__ = ["atlas", "attributes", "capacity", "features", "frechet", "prdc", "reconstruction"]
+__all__ = ["atlas", "attributes", "features", "frechet", "prdc"]

@@ -13,8 +13,7 @@ from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import Pixels, grid
 from pivq_jax.data.sources import Source
-from pivq_jax.evaluation.reconstruction import decode_batched, images_of
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import TrainedModel, decode_batched, images_of
 
 __all__ = ["Exchange", "Meaning", "atlas_picture", "exchange", "informative_codes"]
 

@@ -1,72 +1,16 @@
 """Information about labelled attributes in codes and latents: probes and DCI."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pivq_jax.common.errors import InputError
-from pivq_jax.data.pipeline import Batch
-from pivq_jax.data.sources import Source
 from pivq_jax.evaluation import probes
 from pivq_jax.evaluation.dci import dci
-from pivq_jax.evaluation.reconstruction import encode_batches
-from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import CodeSpace, Labels
+from pivq_jax.inference import Encoded
+from pivq_jax.sampling import CodeSpace
 
-__all__ = ["Encoded", "attribute_metrics", "encode_labelled", "labels_of", "with_parents"]
-
-
-class Encoded(NamedTuple):
-    """Codes, latents and labels of a split."""
-
-    codes: np.ndarray  # int32 [M, N], as returned by `TrainedModel.encode`
-    latents: np.ndarray  # f32 [M, N / stages, latent_dim]; [M, 0, latent_dim] if not asked for
-    labels: np.ndarray  # int32 [M, A]
-
-
-def labels_of(batch: Batch, names: Sequence[str]) -> np.ndarray:
-    """Returns the labels of a batch that have these names, int32 [B, A]."""
-    if not names:
-        return np.empty((len(batch["mask"]), 0), np.int32)
-    return np.stack([batch[name] for name in names], axis=1)
-
-
-def encode_labelled(
-    model: TrainedModel,
-    source: Source,
-    names: Sequence[str],
-    batch_size: int | None = None,
-    latents: bool = True,
-) -> Encoded:
-    """Encodes a split, in batches, and collects its labels that have these names.
-
-    If `latents` is False, the latents, which may take gigabytes, are empty. Raises InputError if
-    the split is empty or lacks a label, and ValueError if an image has no codes.
-    """
-    if len(source) and (missing := [name for name in names if name not in source[0]]):
-        raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
-    config, parts = model.config.model, []
-    count = config.num_latents if latents else 0
-    for batch, codes, all_latents in encode_batches(model, source, batch_size):
-        # Those of the first stage: what later ones are given to quantize follows from these.
-        found = codes, all_latents[:, :count, -config.latent_dim :], labels_of(batch, names)
-        parts.append([np.asarray(x)[batch["mask"]] for x in found])
-    return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def with_parents(
-    model: TrainedModel, source: Source, factors: Mapping[str, tuple[str, ...]]
-) -> TrainedModel:
-    """Returns the model with the images of a split as its parents, labelled if there are factors.
-
-    `factors` are those of the `Dataset`, names of values by factor, or empty. Raises as
-    `encode_labelled` does.
-    """
-    codes, _, values = encode_labelled(model, source, tuple(factors), latents=False)
-    labels = Labels(values, factors) if factors else None
-    return dataclasses.replace(model, parents=codes, labels=labels)
+__all__ = ["attribute_metrics"]
 
 
 def attribute_metrics(

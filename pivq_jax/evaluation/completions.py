@@ -7,8 +7,8 @@ import numpy as np
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import sample_grid
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.session import Session
+from pivq_jax.inference import images_of
 
 REGIONS = ("left", "right", "upper", "lower", "centre", "patches")
 GREY = 128  # of hidden pixels in pictures

@@ -12,10 +12,8 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
 from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.attributes import with_parents
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import TrainedModel, decode_batched, encode_split, with_parents
 from pivq_jax.sampling.edit import check_values
 
 

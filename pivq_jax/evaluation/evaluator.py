@@ -11,16 +11,17 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
+from pivq_jax.common.psnr import psnr
 from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
-from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.evaluation.reconstruction import mean_lpips, psnr_of
+from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling import capacity
 
 IMAGES = 200  # most validation images, and as many samples: seconds on a CPU
 PARENT_IMAGES = 1_000  # most training images whose codes are recombined
@@ -57,7 +58,7 @@ class Evaluator:
         """Returns figures by their names in `metrics.json`, and pictures."""
         settings, scale = self._config.evaluate, magnification(dataset.image_size)
         batch_size = settings.batch_size
-        figures = {"psnr": float(np.mean(psnr_of(reconstructions, originals)))}
+        figures = {"psnr": float(np.mean(np.asarray(psnr(reconstructions, originals, 255.0))))}
         pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN], scale=scale)
         pictures = {"reconstructions": pairs}
         with contextlib.suppress(InputError):

@@ -9,8 +9,8 @@ import numpy as np
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
-from pivq_jax.evaluation.reconstruction import in_batches
 from pivq_jax.evaluation.session import Draw, Session
+from pivq_jax.inference.splits import in_batches
 from pivq_jax.sampling import CodeSpace, prior_bits
 
 ORDERS = 4  # of the codes of a set, over which its probability is averaged

@@ -8,7 +8,7 @@ import numpy as np
 from pivq_jax.common.pictures import magnification, sample_grid
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
-from pivq_jax.evaluation.reconstruction import images_of
+from pivq_jax.inference import images_of
 
 
 class Samples(NamedTuple):

@@ -16,14 +16,14 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Mirrored, Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.reconstruction import (
+from pivq_jax.evaluation.samples import Samples
+from pivq_jax.inference import (
     POOL_IMAGES,
+    TrainedModel,
     decode_batched,
     decode_batches,
     encode_split,
 )
-from pivq_jax.evaluation.samples import Samples
-from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.sampling import recombine_at_random

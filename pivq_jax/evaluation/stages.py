@@ -25,21 +25,16 @@ from pivq_jax.common.parallel import say
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation import atlas
-from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
-from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.attributes import attribute_metrics
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import compare_features, prdc
 from pivq_jax.evaluation.prior import draw_sets
-from pivq_jax.evaluation.reconstruction import (
-    decode_batches,
-    images_of,
-    mean_lpips,
-    reconstruct_split,
-)
+from pivq_jax.evaluation.reconstruction import mean_lpips, reconstruct_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.evaluation.session import Draw, Session, alex_weights
-from pivq_jax.sampling import random_parents
+from pivq_jax.inference import Encoded, decode_batches, encode_labelled, images_of
+from pivq_jax.sampling import capacity, random_parents
 
 ATLAS_CODES = 12  # most codes in the atlas
 # Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.

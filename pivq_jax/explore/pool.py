@@ -11,9 +11,7 @@ import numpy as np
 
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import Source, first_images
-from pivq_jax.evaluation.attributes import labels_of
-from pivq_jax.evaluation.reconstruction import POOL_IMAGES, encode_batches
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import POOL_IMAGES, TrainedModel, encode_batches, labels_of
 
 # Images are searched at up to this size: 10,000 of them take 30 MB and some ten milliseconds.
 SEARCH_SIZE = 32

@@ -13,6 +13,7 @@ as int32, in canonical order. ValueError is raised for wrong shapes and for code
 integers.
 """
 
+from pivq_jax.sampling.capacity import capacity
 from pivq_jax.sampling.choice import choose_pairs
 from pivq_jax.sampling.edit import Labels
 from pivq_jax.sampling.lift import log_lift
@@ -35,6 +36,7 @@ __all__ = [
     "PlacePrior",
     "Prior",
     "SetPrior",
+    "capacity",
     "choose_pairs",
     "complete_sets",
     "exchange_code",

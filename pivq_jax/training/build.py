@@ -95,9 +95,14 @@ def recombination_schedule(config: Config) -> optax.Schedule:
     return factor
 
 
+def model_from_config(config: Config, mesh: Mesh) -> PIVQ:
+    """Builds the networks of a config, which match the images of each device on that device."""
+    return pivq_from_config(config, partial(map_over_batch, mesh=mesh))
+
+
 def steps_from_config(config: Config, mesh: Mesh) -> Steps:
     """Builds the steps of a config for a mesh; nothing is compiled before their first call."""
-    model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
+    model = model_from_config(config, mesh)
     step_config = StepConfig(
         objective=objective_from_config(config, model, mesh),
         optimizer=make_optimizer(config.optimizer, config.train.steps, mesh, config.model.dtype),

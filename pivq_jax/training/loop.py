@@ -23,13 +23,13 @@ from pivq_jax.common.parallel import (
     put_batch,
     say,
 )
+from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import shuffle_version, train_batches
-from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training import build
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jax import value_and_grad
 
 from pivq_jax import sampling
+from pivq_jax.common.psnr import psnr
 from pivq_jax.common.weights import Params
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, AdversarialConfig, LossConfig
 from pivq_jax.losses import adversarial
 from pivq_jax.losses.latents import variance_loss
 from pivq_jax.losses.recombination import blend, nearest_patch_loss
-from pivq_jax.losses.reconstruction import pixel_loss, psnr
+from pivq_jax.losses.reconstruction import pixel_loss
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, squared_distances, sum_by_place

@@ -16,8 +16,7 @@ from pivq_jax.codec.container import pack, parse
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_uint8, load_image
 from pivq_jax.data.tree import list_images
-from pivq_jax.evaluation.reconstruction import encode_split
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import TrainedModel, encode_split
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import random_prior
 

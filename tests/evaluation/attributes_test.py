@@ -10,7 +10,8 @@ import pytest
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import RandomSource, first_images
-from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
+from pivq_jax.evaluation.attributes import attribute_metrics
+from pivq_jax.inference import Encoded, encode_labelled
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace
 from tests.conftest import STAGES

@@ -13,8 +13,9 @@ from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.evaluation.reconstruction import encode_split, mean_lpips
+from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.evaluation.session import Session
+from pivq_jax.inference import encode_split
 from tests.parameters import with_settings
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pivq_jax.evaluation.reconstruction import describe_psnr
+from pivq_jax.inference import describe_psnr
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from pivq_jax import sampling
 from pivq_jax.common.pictures import grid
 from pivq_jax.evaluation import samples, stages
-from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.inference import decode_batched
 from pivq_jax.sampling import CodeSpace
 from tests.evaluation.atlas_test import Lamps
 

@@ -16,9 +16,8 @@ from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Mirrored, first_images
 from pivq_jax.evaluation import completions
 from pivq_jax.evaluation import prior as module
-from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import Session
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import TrainedModel, encode_split
 from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling.completion import complete_patches
 from pivq_jax.sampling.prior import build_prior, initial_parameters

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pivq_jax.losses.reconstruction import pixel_loss, psnr
+from pivq_jax.common.psnr import psnr
+from pivq_jax.losses.reconstruction import pixel_loss
 
 
 @settings(max_examples=25)

@@ -12,9 +12,8 @@ import scipy.stats
 from hypothesis import strategies as st
 
 from pivq_jax.config.sections import KINDS
-from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.model.quantizer import place_vectors
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, capacity
 
 
 def measure(codes, codebook_size, kind):

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.sampling import CodeSpace
-
-__all__ = ["capacity"]
+from pivq_jax.sampling.space import CodeSpace
 
 # An entry counts as used if at least one in this number of images contains it.
 USED_ONCE_IN = 1000
