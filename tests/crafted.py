@@ -44,8 +44,6 @@ def case(parser: str, message: str, name: str, *arguments: Any, slow: bool = Fal
 
 
 def read_codes(path: Path, **sizes: int) -> Callable[[], object]:
-    import numpy as np
-
     from pivq_jax.codec.files import open_file
     from pivq_jax.config.fields import Config
     from pivq_jax.sampling import CodeSpace
@@ -53,7 +51,7 @@ def read_codes(path: Path, **sizes: int) -> Callable[[], object]:
     class Model:
         config = Config()
         space = CodeSpace.of(config)
-        params: Any = {"codebook": np.zeros(1, np.float32)}  # noqa: RUF012
+        fingerprint = bytes(range(8))
 
     return lambda: open_file(path, Model())  # type: ignore[arg-type]
 
@@ -108,20 +106,17 @@ def _(folder: Path) -> Callable[[], object]:
 def _(folder: Path, num_codes: int, size: int, count: int) -> Callable[[], object]:
     from types import SimpleNamespace
 
-    import numpy as np
-
     from pivq_jax import codec
     from pivq_jax.codec.container import Contents, pack
     from pivq_jax.config.fields import Config
     from pivq_jax.sampling import CodeSpace
 
     fields = {"model.num_codes": num_codes, "quantizer.codebook_size": size}
-    params = {"codebook": np.zeros(1, np.float32)}
-    config = Config().with_fields(fields)
-    model: Any = SimpleNamespace(config=config, params=params, space=CodeSpace(num_codes, size))
+    config, space, own = Config().with_fields(fields), CodeSpace(num_codes, size), bytes(8)
+    model: Any = SimpleNamespace(config=config, fingerprint=own, space=space)
     names = tuple(f"{i}.png" for i in range(count))
-    data = bytes(count * model.space.bytes_per_image)
-    head = ("matching", "fixed", codec.fingerprint(params), num_codes, size, config.data.image_size)
+    data = bytes(count * space.bytes_per_image)
+    head = ("matching", "fixed", own, num_codes, size, config.data.image_size)
     (folder / "file").write_bytes(pack(Contents(*head, b"", names, data)))
     return lambda: codec.read(folder / "file", model)
 

@@ -4,7 +4,6 @@
 `pivq_jax.sampling.CodeSpace` need none. The format of files is described in docs/codec.md.
 """
 
-from pivq_jax.codec.container import fingerprint
 from pivq_jax.codec.files import ImageCodes, from_bytes, read, to_bytes, write
 
-__all__ = ["ImageCodes", "fingerprint", "from_bytes", "read", "to_bytes", "write"]
+__all__ = ["ImageCodes", "from_bytes", "read", "to_bytes", "write"]

@@ -7,16 +7,14 @@ of the names; the codes; and a checksum, which is the first bytes of SHA-256 of 
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from flax import traverse_util
 
 from pivq_jax.codec.names import MAX_NAMES, check_names
 from pivq_jax.common.errors import InputError
-from pivq_jax.interop import to_torch
+from pivq_jax.common.weights import digest
 
 MAGIC = b"PIVQ"
 KINDS = ("matching", "nearest", "positional")
@@ -39,7 +37,7 @@ class Contents(NamedTuple):
 
     kind: str  # one of `KINDS`
     code: str  # one of `CODES`
-    fingerprint: bytes  # of the model, 8 bytes; see `fingerprint`
+    fingerprint: bytes  # `TrainedModel.fingerprint`, 8 bytes
     num_codes: int  # N, of an image
     codebook_size: int  # K
     image_size: int  # height and width of the images in pixels
@@ -48,29 +46,12 @@ class Contents(NamedTuple):
     data: bytes  # the codes of the images, one after another
 
 
-def fingerprint(params: Any) -> bytes:
-    """Returns a fingerprint of the weights of a model, 8 bytes; step and config do not matter.
-
-    It is that of the published `model.safetensors`, see docs/codec.md; `params` are float32 arrays.
-    """
-    return _digest(to_torch(params))[:8]
-
-
 def prior_fingerprint(params: Any) -> bytes:
     """Returns a fingerprint of the weights of a prior: that of its published `prior.safetensors`.
 
     It has 4 bytes, half the length, as it only tells priors over the codes of one model apart.
     """
-    return _digest(traverse_util.flatten_dict(params, sep="/"))[:PRIOR_BYTES]
-
-
-def _digest(arrays: Mapping[str, npt.ArrayLike]) -> bytes:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name], "<f4")
-        digest.update(f"{name}\n{array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.digest()
+    return digest(traverse_util.flatten_dict(params, sep="/"))[:PRIOR_BYTES]
 
 
 def pack(contents: Contents) -> bytes:

@@ -133,7 +133,7 @@ def contents_of(
     fixed = Contents(
         kind=space.kind,
         code="fixed",
-        fingerprint=container.fingerprint(model.params),
+        fingerprint=model.fingerprint,
         num_codes=space.num_codes,
         codebook_size=space.codebook_size,
         image_size=model.config.data.image_size,
@@ -195,7 +195,7 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
 def _parse_own(content: bytes, model: TrainedModel, origin: str) -> Contents:
     """Parses a file and checks that its codes are those of a model, before they are decoded."""
     contents = container.parse(content, origin)
-    space, own = model.space, container.fingerprint(model.params)
+    space, own = model.space, model.fingerprint
     if contents.fingerprint != own:
         raise InputError(
             f"{origin} is of a model with fingerprint {contents.fingerprint.hex()}, and this one"

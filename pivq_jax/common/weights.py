@@ -125,6 +125,16 @@ def pack_arrays(arrays: Mapping[str, Any], metadata: dict[str, str] | None = Non
     return safetensors.numpy.save(whole, metadata)
 
 
+def digest(arrays: Mapping[str, Any]) -> bytes:
+    """The SHA-256 of float32 arrays by name, as docs/codec.md defines it for fingerprints."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], "<f4")
+        found.update(f"{name}\n{array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.digest()
+
+
 def _keep(path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax import sampling
-from pivq_jax.codec import fingerprint, from_bytes, to_bytes
+from pivq_jax.codec import from_bytes, to_bytes
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import Dataset, decode_image, images_to_float, images_to_uint8
@@ -130,7 +130,7 @@ class Engine:
         factors = labels.factors if labels else {}
         shown = [{*column.tolist()} for column in labels.values.T] if labels else []
         return {
-            "id": fingerprint(model.params).hex(),
+            "id": model.fingerprint.hex(),
             "title": f"{model.config.name}, step {model.step:,}",
             "kind": model.space.kind,
             "imageSize": self.size,

@@ -17,11 +17,13 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import local_path
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import own_copy
+from pivq_jax.common.weights import digest
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.inference.checks import check_images, check_visible
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
+from pivq_jax.interop.weights import to_torch
 from pivq_jax.sampling import edit as edits
 from pivq_jax.sampling.completion import complete_patches, first_guess
 
@@ -79,6 +81,15 @@ class TrainedModel:
         """The log lift of `parents`, float32 [K, K]; see `log_lift`."""
         assert self.parents is not None
         return self.log_lift(self.parents)
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """A fingerprint of the weights, 8 bytes, by which files of codes know their model.
+
+        It is that of the published `model.safetensors` (docs/codec.md); step and config do not
+        matter.
+        """
+        return digest(to_torch(self.params))[:8]
 
     @property
     def num_parameters(self) -> int:
