@@ -17,12 +17,12 @@ from pivq_jax import sampling
 from pivq_jax.codec import from_bytes, to_bytes
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
+from pivq_jax.common.terms import TERMS
 from pivq_jax.data import Dataset, decode_image, images_to_float, images_to_uint8
 from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words
 from pivq_jax.explore.pool import encode_pool, nearest, shrink
 from pivq_jax.inference import TrainedModel
-from pivq_jax.interop import TERMS
 from pivq_jax.sampling import Labels
 
 # Images decoded at once. More would not be much faster, and a large model would be busy for long.
