@@ -50,12 +50,9 @@ from benchmarks.screen import check_settings, origin, read_rows, run_side_by_sid
 from pivq_jax.common.memory import TUNABLES
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
-from pivq_jax.training.build import (
-    dataset_from_config,
-    lpips_weights_from_config,
-    steps_from_config,
-)
+from pivq_jax.training.build import dataset_from_config, lpips_weights_from_config
 from pivq_jax.training.objective import Phase
+from pivq_jax.training.steps import Steps
 
 CONFIG = "configs/faces.py"
 GROUP = "(.*)_[0-9]+"
@@ -113,7 +110,7 @@ def calibrate(config: Config) -> dict[str, float]:
     `setup` is compilation and the codebook's start; `continuous` and `quantized` are a step each.
     """
     dataset, mesh = dataset_from_config(config), make_mesh()
-    lpips, steps = lpips_weights_from_config(config, mesh), steps_from_config(config, mesh)
+    lpips, steps = lpips_weights_from_config(config, mesh), Steps(config, mesh)
     state = steps.create()
     images, costs = training_images(config, dataset.train, mesh, config.seed), {"setup": 0.0}
     for phase in (Phase.CONTINUOUS, Phase.QUANTIZED):

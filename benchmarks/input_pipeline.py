@@ -78,10 +78,12 @@ def step_images_a_second(config: Config, steps: int = 20) -> float:
     import jax
 
     from pivq_jax.common.parallel import make_mesh, put_batch
-    from pivq_jax.training.build import lpips_weights_from_config, phase_at, steps_from_config
+    from pivq_jax.training.build import lpips_weights_from_config
+    from pivq_jax.training.objective import phase_at
+    from pivq_jax.training.steps import Steps
 
     mesh = make_mesh(config.mesh.fsdp)
-    functions = steps_from_config(config, mesh)
+    functions = Steps(config, mesh)
     state, lpips = functions.create(), lpips_weights_from_config(config, mesh)
     size, batch_size = config.data.image_size, config.train.batch_size
     pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])

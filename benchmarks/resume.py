@@ -25,9 +25,9 @@ from pivq_jax.common.files import cache_folder
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.stopping import Interrupted
 from pivq_jax.config import Config, load_config
-from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.loop import train
+from pivq_jax.training.steps import Steps
 
 
 class CtrlC:
@@ -87,7 +87,7 @@ def main() -> None:
                     sys.exit(f"training failed with exit code {process.exitcode}")
         # JAX reserves most of a GPU's memory, so this process uses it only now.
         mesh = make_mesh()
-        blank = jax.eval_shape(steps_from_config(config, mesh).create)
+        blank = jax.eval_shape(Steps(config, mesh).create)
         for name in ("whole", "continued"):
             with Checkpoints(Path(folder) / name, read_only=True) as checkpoints:
                 state, _ = checkpoints.restore(blank, mesh, step=config.train.steps)

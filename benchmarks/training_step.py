@@ -32,13 +32,10 @@ from launch.hlo import Program
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.training.build import (
-    dataset_from_config,
-    lpips_weights_from_config,
-    phase_at,
-    steps_from_config,
-)
+from pivq_jax.training.build import dataset_from_config, lpips_weights_from_config
 from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.objective import phase_at
+from pivq_jax.training.steps import Steps
 
 # The names of `pivq_jax.matching.match` and of the distances that it is given.
 MATCHING = re.compile(r"(^|[/(])(matching|distances)[/)]")
@@ -93,7 +90,7 @@ def main() -> None:
     compiled: dict[str, Any] = {}
     states: dict[str, Any] = {}
     for method in options.methods.split(","):
-        steps = steps_from_config(config.with_fields({"quantizer.method": method}), mesh)
+        steps = Steps(config.with_fields({"quantizer.method": method}), mesh)
         with Checkpoints(options.workdir, read_only=True) as checkpoints:
             states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
         compiled[method] = steps.train.lower(states[method], images, lpips, phase=phase).compile()

@@ -47,8 +47,8 @@ from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
 from pivq_jax.model.quantizer import prepend_places
-from pivq_jax.training.build import phase_at, steps_from_config
-from pivq_jax.training.steps import replace_codebook
+from pivq_jax.training.objective import phase_at
+from pivq_jax.training.steps import Steps, replace_codebook
 from tests.reference.model import PIVQ as Reference
 from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer
@@ -86,7 +86,7 @@ class Ours:
     def __init__(self, config: Config, pixels: np.ndarray) -> None:
         self.mesh = make_mesh(devices=jax.devices()[:1])  # PyTorch uses one, too
         self.phase = phase_at(config, config.train.steps - 1)
-        self.steps = steps_from_config(config, self.mesh)
+        self.steps = Steps(config, self.mesh)
         self.images = put_batch(pixels, self.mesh)
         state = self.steps.create()
         latents = self.steps.latents(state.params, self.images)

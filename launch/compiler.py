@@ -136,7 +136,7 @@ def lower(config: Config, devices: list[Any]) -> tuple[Any, float]:
 
 def last_phase(config: Config) -> Any:
     """Returns the phase of the last step, in which a run spends most of its time."""
-    from pivq_jax.training.build import phase_at
+    from pivq_jax.training.objective import phase_at
 
     return phase_at(config, config.train.steps - 1)
 

@@ -52,8 +52,8 @@ from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.safetensors_file import pack_model, read_model, without_paths
-from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints, check_place
+from pivq_jax.training.steps import Steps
 
 _NO_DATA = "--data_path is for a run whose training images are read: leave it out"
 
@@ -91,7 +91,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
             f"{path} is of step {step}, but training makes its codebook at step {start}, over"
             ' the one in the file: leave "step" out of its metadata for the last step'
         )
-    state = steps_from_config(config, mesh).create()
+    state = Steps(config, mesh).create()
     state = state.replace(
         step=jnp.int32(step),
         params=params,

@@ -163,7 +163,7 @@ class ModelConfig(Section):
 
         The codebook could not follow latents that move, as the errors of all stages add up. So
         `PIVQ` lets no gradient reach the encoder, nor does the quantizer pass one to the latents,
-        and `train_step` keeps momentum from moving it.
+        and training keeps momentum from moving it.
         """
         return self.stages > 1
 

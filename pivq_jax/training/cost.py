@@ -15,8 +15,8 @@ from pivq_jax.common import parallel
 from pivq_jax.common.cost import LOSSES, PEAKS, Cost
 from pivq_jax.config.fields import Config
 from pivq_jax.losses.perceptual import weight_shapes
-from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
+from pivq_jax.training.steps import Steps
 
 
 def peak_of(device: jax.Device) -> float | None:
@@ -38,7 +38,7 @@ def peak_of(device: jax.Device) -> float | None:
 
 def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Lowered, Any]:
     """Lowers the training step for devices that need not exist; also returns its abstract state."""
-    steps = steps_from_config(config, mesh)
+    steps = Steps(config, mesh)
     state = jax.eval_shape(steps.create)
     places = parallel.shardings_of(state, mesh)
     state = jax.tree.map(lambda x, place: x.update(sharding=place), state, places)

@@ -34,7 +34,7 @@ from pivq_jax.training import build
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.logs import TrainingLog, check_log, check_tracker
-from pivq_jax.training.objective import Metrics, Phase
+from pivq_jax.training.objective import Metrics, Phase, phase_at
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.profiler import ProfilerTrace
 from pivq_jax.training.run import (
@@ -45,7 +45,7 @@ from pivq_jax.training.run import (
     reconstruct_validation,
     save_picture,
 )
-from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
+from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_arrays
 
 # Names the parameters from which a run began; until its first checkpoint it needs them again.
 INITIAL = "init_from.json"
@@ -87,7 +87,7 @@ def train(
             )
         mesh = make_mesh(config.mesh.fsdp)
         lpips = build.lpips_weights_from_config(config, mesh)
-        steps = build.steps_from_config(config, mesh)
+        steps = Steps(config, mesh)
         # In a new workdir, first of all; in that of an existing run, only once it can be continued.
         if new := not (workdir / "config.json").exists():
             write_config()
@@ -214,8 +214,8 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 images = next(stream)
             run.lock.check()
             trace.at(step, state)
-            phase = build.phase_at(config, step)
-            if step == first_step or phase != build.phase_at(config, step - 1):
+            phase = phase_at(config, step)
+            if step == first_step or phase != phase_at(config, step - 1):
                 what = opening if step == first_step else "start"
                 state, metrics = _first_step_of_phase(run, state, step, images, phase, clock, what)
             else:

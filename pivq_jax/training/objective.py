@@ -3,27 +3,33 @@
 import dataclasses
 import enum
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import value_and_grad
+from jax.sharding import Mesh
 
 from pivq_jax import sampling
+from pivq_jax.common.parallel import map_over_batch
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.weights import Params
-from pivq_jax.config.sections import RECOMBINATION_PATCHES, AdversarialConfig, LossConfig
+from pivq_jax.config.fields import Config
+from pivq_jax.config.sections import RECOMBINATION_PATCHES
 from pivq_jax.losses import adversarial
 from pivq_jax.losses.latents import variance_loss
+from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.recombination import blend, nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, squared_distances, sum_by_place
+from pivq_jax.training.build import model_from_config
 
 Metrics = dict[str, jax.Array]
-Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in `Adversary.weights`
+Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in `Objective.judged`
 
 
 class Phase(enum.IntEnum):
@@ -32,6 +38,30 @@ class Phase(enum.IntEnum):
     CONTINUOUS = 0  # without quantization, before the codebook is initialized
     QUANTIZED = 1
     ADVERSARIAL = 2  # quantized, with the discriminator
+
+
+def phase_at(config: Config, step: int) -> Phase:
+    """Returns the phase of the training step that follows `step` completed steps."""
+    if step < config.quantizer.init_step:
+        return Phase.CONTINUOUS
+    if config.adversarial.is_used and step >= config.adversarial.start_step:
+        return Phase.ADVERSARIAL
+    return Phase.QUANTIZED
+
+
+def recombination_schedule(config: Config) -> optax.Schedule:
+    """Returns the factor of the weight of the loss on recombined sets by step.
+
+    It rises linearly from 0 at `quantizer.init_step` to 1, so that the decoder learns the codes
+    first: at full weight from the start it may stop using a code, which is then lost.
+    """
+    begin = config.quantizer.init_step
+    steps = config.loss.recombination_warmup * max(0, config.train.steps - begin)
+
+    def factor(step: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else jnp.float32(1)
+
+    return factor
 
 
 # Codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
@@ -63,67 +93,31 @@ class Outputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Adversary:
-    """The discriminator and its settings; its parameters are an argument of every method."""
+class Objective:
+    """The loss of a batch; images of one device are recombined and matched on that device."""
 
-    discriminator: Discriminator
-    settings: AdversarialConfig
+    config: Config
+    mesh: Mesh
+    # Function of its weights, images, targets and the network that returns distances float32 [B].
+    perceptual: Callable[..., jax.Array] = lpips
 
-    @property
-    def weights(self) -> dict[str, float]:
+    @cached_property
+    def model(self) -> PIVQ:
+        """The autoencoder."""
+        return model_from_config(self.config, self.mesh)
+
+    @cached_property
+    def discriminator(self) -> Discriminator:
+        """The discriminator, used if `judged` is not empty."""
+        settings, dtype = self.config.adversarial, jnp.dtype(self.config.model.dtype)
+        return Discriminator(settings.channels, settings.layers, dtype)
+
+    @cached_property
+    def judged(self) -> dict[str, float]:
         """The positive weights by kind of fake image, 'reconstructed' or 'recombined'."""
-        settings = self.settings
+        settings = self.config.adversarial
         weights = {"reconstructed": settings.weight, "recombined": settings.recombined_weight}
         return {name: weight for name, weight in weights.items() if weight > 0}
-
-    @property
-    def total_weight(self) -> float:
-        """The sum of `weights`."""
-        return sum(self.weights.values())
-
-    def generator_loss(self, params: Params, fakes: Decoded, key: jax.Array) -> jax.Array:
-        """Computes the generator's hinge loss, averaged over the kinds by their weights."""
-        total = jnp.float32(0)
-        for i, (name, weight) in enumerate(self.weights.items()):
-            logits = self._logits(params, fakes[name], jax.random.fold_in(key, i))
-            total += weight * adversarial.generator_hinge(logits)
-        return total / self.total_weight
-
-    def discriminator_loss(
-        self, params: Params, fakes: Decoded, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        """Computes the discriminator's hinge loss and mean logits; `key` as in `generator_loss`."""
-        real = self._logits(params, images, jax.random.fold_in(key, len(self.weights)))
-        total, metrics = jnp.float32(0), {"logits_real": jnp.mean(real)}
-        for i, (name, weight) in enumerate(self.weights.items()):
-            # The same key as in `generator_loss` gives the same augmented images, so the compiler
-            # computes their logits once for both losses.
-            fake = self._logits(params, fakes[name], jax.random.fold_in(key, i))
-            total += weight * adversarial.discriminator_hinge(real, fake)
-            metrics[f"logits_{name}"] = jnp.mean(fake)
-        return total / self.total_weight, metrics
-
-    def _logits(self, params: Params, images: jax.Array, key: jax.Array) -> jax.Array:
-        policy = tuple(filter(None, self.settings.augmentations.split(",")))
-        seen = adversarial.augment(images, key, policy)
-        logits: Any = self.discriminator.apply({"params": params}, seen)
-        return logits
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
-    """The loss of a batch."""
-
-    model: PIVQ  # the autoencoder
-    weights: LossConfig  # weights of the terms that need no discriminator
-    # Function of pairs of images and the codebook that gives new code sets; see `recombine_pairs`.
-    recombine: Callable[[Pairs, jax.Array], jax.Array]
-    # Function of its weights, images and targets that returns distances float32 [B], if it is used.
-    perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None
-    adversary: Adversary | None  # None if there is no adversarial phase
-    # Standard deviation of normal noise on the latents of the continuous phase, in place of the
-    # error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
-    noise: float
 
     def gradients(
         self,
@@ -157,11 +151,9 @@ class Objective:
         of_discriminator, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
 
         if phase == Phase.ADVERSARIAL:
-            adversary = self.adversary
-            assert adversary is not None
-            realism, to_fakes = value_and_grad(
-                lambda x: adversary.generator_loss(discriminator, x.images, key_discriminator)
-            )(outputs)
+            realism, to_fakes = value_and_grad(self._generator_loss)(
+                outputs, discriminator, key_discriminator
+            )
 
             def at_last_layer(cotangents: Outputs) -> jax.Array:
                 return pull_back(cotangents)[0]["decoder"]["output"]["pixels"]["kernel"]
@@ -169,13 +161,13 @@ class Objective:
             adaptive = adversarial.adaptive_weight(
                 at_last_layer(to_targets),
                 at_last_layer(to_fakes),
-                adversary.settings.max_adaptive_weight,
+                self.config.adversarial.max_adaptive_weight,
             )
-            scale = adaptive * adversary.total_weight
+            scale = adaptive * sum(self.judged.values())
             cotangents = jax.tree.map(lambda x, y: x + scale * y, cotangents, to_fakes)
             loss += scale * realism
             (discriminator_loss, figures), of_discriminator = value_and_grad(
-                adversary.discriminator_loss, has_aux=True
+                self._discriminator_loss, has_aux=True
             )(discriminator, outputs.images, images, key_discriminator)
             metrics |= {
                 "adversarial": realism,
@@ -200,16 +192,15 @@ class Objective:
     def _forward(
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
     ) -> tuple[Outputs, tuple[Quantized | None, jax.Array | None]]:
-        """Runs the forward pass; also returns the quantizer's result, if there is one, and the
-        targets of recombined images, if they have any.
-        """
+        """Also returns the quantizer's result and the targets of recombined images, if any."""
         if phase == Phase.CONTINUOUS:
-            decoded, latents = self._apply(params, images, self.noise, key, method="autoencode")
+            noise = self.config.quantizer.noise
+            decoded, latents = self._apply(params, images, noise, key, method="autoencode")
             return Outputs({"reconstructed": decoded}, latents), (None, None)
         reconstructed, quantized = self._apply(params, images)
         decoded, blended = {"reconstructed": reconstructed}, None
-        judged = phase == Phase.ADVERSARIAL and self.adversary
-        if (judged and "recombined" in judged.weights) or self.weights.recombination > 0:
+        judged = phase == Phase.ADVERSARIAL and "recombined" in self.judged
+        if judged or self.config.loss.recombination > 0:
             decoded["recombined"], blended = self._recombine(params, quantized.indices, images, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
         return Outputs(decoded, quantized.latents, *losses), (quantized, blended)
@@ -225,13 +216,15 @@ class Objective:
         half = indices.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
         a, b = indices[:half], indices[half : 2 * half]
+        space = sampling.CodeSpace.of(self.config)
+        recombine = map_over_batch(partial(recombine_pairs, space=space), self.mesh)
 
         def mix(b: jax.Array) -> tuple[jax.Array, jax.Array]:
-            mixed = self.recombine((a, b, jax.random.split(key, half)), codebook)
+            mixed = recombine((a, b, jax.random.split(key, half)), codebook)
             vectors = codebook[mixed]
             return vectors, self._apply(params, vectors, method="decode_vectors")
 
-        config = self.model.config
+        config = self.config.model
         if config.stages == 1:
             return mix(b)[1], None
         latents = partial(sum_by_place, count=config.num_latents, latent_dim=config.latent_dim)
@@ -254,7 +247,7 @@ class Objective:
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
         """Losses of images that have targets, which alone set the adaptive weight, and metrics."""
-        reconstructed, weights = outputs.images["reconstructed"], self.weights
+        reconstructed, weights = outputs.images["reconstructed"], self.config.loss
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
             "psnr": jnp.mean(psnr(reconstructed, images, 2.0)),
@@ -262,17 +255,18 @@ class Objective:
 
         def distance(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
             total = pixel_loss(x, y, weights.l1, weights.l2)
-            if self.perceptual is None:
+            if not weights.perceptual:
                 return total, jnp.float32(0)
             if weights.perceptual_shift:  # pixels at one border go on at the opposite one
                 shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
                 x, y = (jnp.roll(image, shift, (1, 2)) for image in (x, y))
-            lpips = jnp.mean(self.perceptual(lpips_weights, x, y))
-            return total + weights.perceptual * lpips, lpips
+            each = self.perceptual(lpips_weights, x, y, weights.perceptual_network)
+            mean = jnp.mean(each)
+            return total + weights.perceptual * mean, mean
 
-        total, lpips = distance(reconstructed, images)
-        if self.perceptual is not None:
-            metrics["lpips"] = lpips
+        total, perceptual = distance(reconstructed, images)
+        if weights.perceptual:
+            metrics["lpips"] = perceptual
         if blended is not None and weights.recombination > 0:
             metrics["recombination"], _ = distance(outputs.images["recombined"], blended)
             total += recombination_scale * weights.recombination * metrics["recombination"]
@@ -286,7 +280,7 @@ class Objective:
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
         """The losses of latents, quantizer and recombined images without targets, and metrics."""
-        weights, total, metrics = self.weights, jnp.float32(0), {}
+        weights, total, metrics = self.config.loss, jnp.float32(0), {}
         if weights.variance > 0:
             metrics["variance"] = variance_loss(outputs.latents)
             total += weights.variance * metrics["variance"]
@@ -295,11 +289,39 @@ class Objective:
             return total, metrics
         total += weights.codebook * codebook_loss + weights.commitment * commitment_loss
         metrics["quantization_error"] = codebook_loss
-        if weights.recombination > 0 and self.model.config.stages == 1:
-            patch_size = self.model.image_size // RECOMBINATION_PATCHES
+        if weights.recombination > 0 and self.config.model.stages == 1:
+            patch_size = self.config.data.image_size // RECOMBINATION_PATCHES
             shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(
                 outputs.images["recombined"], images, patch_size, shift
             )
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics
+
+    def _generator_loss(self, outputs: Outputs, params: Params, key: jax.Array) -> jax.Array:
+        """The generator's hinge loss, averaged over the kinds of fake images by their weights."""
+        total = jnp.float32(0)
+        for i, (name, weight) in enumerate(self.judged.items()):
+            logits = self._logits(params, outputs.images[name], jax.random.fold_in(key, i))
+            total += weight * adversarial.generator_hinge(logits)
+        return total / sum(self.judged.values())
+
+    def _discriminator_loss(
+        self, params: Params, fakes: Decoded, images: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The discriminator's hinge loss, and mean logits."""
+        real = self._logits(params, images, jax.random.fold_in(key, len(self.judged)))
+        total, metrics = jnp.float32(0), {"logits_real": jnp.mean(real)}
+        for i, (name, weight) in enumerate(self.judged.items()):
+            # The same key as in `_generator_loss` gives the same augmented images, so the compiler
+            # computes their logits once for both losses.
+            fake = self._logits(params, fakes[name], jax.random.fold_in(key, i))
+            total += weight * adversarial.discriminator_hinge(real, fake)
+            metrics[f"logits_{name}"] = jnp.mean(fake)
+        return total / sum(self.judged.values()), metrics
+
+    def _logits(self, params: Params, images: jax.Array, key: jax.Array) -> jax.Array:
+        policy = tuple(filter(None, self.config.adversarial.augmentations.split(",")))
+        seen = adversarial.augment(images, key, policy)
+        logits: Any = self.discriminator.apply({"params": params}, seen)
+        return logits

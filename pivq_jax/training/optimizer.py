@@ -68,15 +68,6 @@ def learning_rate_schedule(
     return optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup_steps, steps)
 
 
-def make_discriminator_optimizer(
-    learning_rate: float, clip_norm: float
-) -> optax.GradientTransformation:
-    """Returns Adam with betas (0.5, 0.9), usual for GANs, and clipping by global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate, b1=0.5, b2=0.9)
-    )
-
-
 def optimizer_labels(params: Params) -> Params:
     """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others.
 

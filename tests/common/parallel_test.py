@@ -42,7 +42,8 @@ from pivq_jax.common.parallel import (
     join_processes, make_mesh, map_over_batch, put_batch, replicated
 )
 from pivq_jax.model.quantizer import assign, match_latents
-from pivq_jax.training.build import lpips_weights_from_config, steps_from_config
+from pivq_jax.training.build import lpips_weights_from_config
+from pivq_jax.training.steps import Steps
 
 join_processes({processes!r})
 config = load_config("{config}:{variants}").with_fields({fields!r})
@@ -60,7 +61,7 @@ meshes = {{
 }}
 result = {{"continuous": {{}}, "quantized": {{}}, "codes": {{}}, "split": {{}}}}
 lpips = {{n: lpips_weights_from_config(config, mesh) for n, mesh in meshes.items()}}
-every = {{n: steps_from_config(config, m) for n, m in meshes.items()}}
+every = {{n: Steps(config, m) for n, m in meshes.items()}}
 for n, mesh in meshes.items():
     state, losses = every[n].create(), []
     for step in range(20):
@@ -289,12 +290,12 @@ from pivq_jax.config import load_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.objective import Phase
 from pivq_jax.common.parallel import make_mesh, put_batch
-from pivq_jax.training.build import steps_from_config
+from pivq_jax.training.steps import Steps
 
 config = load_config("image_folder:smoke").with_fields({fields!r})
 images = np.load({images!r})[: config.train.batch_size]
 meshes = {{"1x8": make_mesh(8), "1": make_mesh(devices=jax.devices()[:1]), "2x4": make_mesh(4)}}
-every = {{n: steps_from_config(config, m) for n, m in meshes.items()}}
+every = {{n: Steps(config, m) for n, m in meshes.items()}}
 
 def step(state, name):
     batch = put_batch(images, meshes[name])

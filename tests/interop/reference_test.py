@@ -16,16 +16,11 @@ from pivq_jax.config import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, OptimizerConfig
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.objective import Objective, Phase
-from pivq_jax.training.optimizer import (
-    learning_rate_schedule,
-    make_discriminator_optimizer,
-    make_optimizer,
-)
-from pivq_jax.training.steps import StepConfig, TrainState, make_steps, replace_codebook
+from pivq_jax.training.optimizer import make_optimizer
+from pivq_jax.training.steps import Steps, replace_codebook
 from tests.parameters import draw_like
 from tests.reference.model import PIVQ as Reference
 from tests.reference.muon import Muon
@@ -107,16 +102,14 @@ def make_twins(tiny_config: Config, changes: dict[str, Any]) -> Twins:
     )
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (8, 16, 16, 3)), jnp.float32) / 127.5 - 1
-    model = pivq_from_config(config)
-    objective = objective_from_config(config, model, make_mesh())
-    assert objective.adversary is not None
-    judge_shapes = jax.eval_shape(objective.adversary.discriminator.init, jax.random.key(0), images)
+    objective = Objective(config, make_mesh())
+    judge_shapes = jax.eval_shape(objective.discriminator.init, jax.random.key(0), images)
     params = draw_like(model_shapes(config), rng)
     judge = draw_like(judge_shapes["params"], rng)
     trainer = Trainer(Reference(config.to_dict()), config.to_dict())
     load_into(trainer.model, params)
     load_into(trainer.discriminator, judge)
-    return Twins(config, model, objective, params, judge, trainer, images)
+    return Twins(config, objective.model, objective, params, judge, trainer, images)
 
 
 def slow(*values: Any) -> Any:
@@ -305,37 +298,21 @@ def test_ten_steps_of_muon_on_given_gradients():
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_ten_optimizer_steps(tiny_config, name):
     """Continuous, then with quantizer and discriminator after the delayed initialisation."""
-    twins, seed, codebook_size = make_twins(tiny_config, {"optimizer.name": name}), 5, 32
-    config = twins.config.to_dict()
-    config["train"] = {"steps": STEPS, "ema_decay": 0.3}
-    config["quantizer"]["init_step"] = 2
-    trainer = Trainer(twins.reference, config)
-    load_into(trainer.discriminator, twins.judge)
-    optimizer_config = OptimizerConfig(**{**OPTIMIZER, "name": name})
-    optimizer = make_optimizer(optimizer_config, STEPS)
-    judge_optimizer = make_discriminator_optimizer(
-        learning_rate=config["adversarial"]["learning_rate"], clip_norm=OPTIMIZER["clip_norm"]
-    )
-    step_config = StepConfig(
-        objective=twins.objective,
-        optimizer=optimizer,
-        schedule=learning_rate_schedule(optimizer_config, STEPS),
-        discriminator_optimizer=judge_optimizer,
-        recombination_schedule=lambda step: jnp.clip((step - 2) / 8, 0, 1),
-        seed=seed,
-        accumulation=1,
-        ema_decay=0.3,  # reached from the fourth step on
-        revive_threshold=0.05,
-    )
-    steps = make_steps(step_config, make_mesh())
-    state = TrainState(
-        step=jnp.int32(0),
+    seed, codebook_size = 5, 32
+    fields = {
+        "seed": seed,
+        "optimizer.name": name,
+        "quantizer.init_step": 2,
+        "loss.recombination_warmup": 1.0,
+        "train.steps": STEPS,
+        "train.ema_decay": 0.3,  # reached from the fourth step on
+    }
+    twins = make_twins(tiny_config, fields)
+    trainer, steps = twins.trainer, Steps(twins.config, make_mesh())
+    state = steps.create().replace(
         params=jax.tree.map(jnp.copy, twins.params),  # the steps take their state's memory
         ema_params=jax.tree.map(jnp.copy, twins.params),
-        opt_state=optimizer.init(twins.params),
-        uses=jnp.zeros(codebook_size, jnp.int32),
         discriminator=jax.tree.map(jnp.copy, twins.judge),
-        discriminator_opt_state=judge_optimizer.init(twins.judge),
     )
     pixels = np.asarray(jnp.round((twins.images + 1) * 127.5)).astype(np.uint8)
     images = torch_images(twins.images)

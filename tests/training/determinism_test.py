@@ -18,7 +18,6 @@ from pivq_jax.config import Config, load_config
 from pivq_jax.config.loader import experiments
 from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.matching import METHODS
-from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Steps
 
@@ -92,7 +91,7 @@ def everything(tiny_config) -> tuple[Steps, Config]:
     """A tiny model with all losses."""
     size = {"data.image_size": 32, "model.patch_size": 8}  # enough for AlexNet
     config = tiny_config.with_fields({**EVERY_LOSS, **size})
-    return steps_from_config(config, make_mesh()), config
+    return Steps(config, make_mesh()), config
 
 
 CONFIGS = [f"{name}:smoke" for name in experiments()]
@@ -105,7 +104,7 @@ CONFIGS += ["faces:smoke,nearest"]  # of several stages
 def test_every_config_has_an_order_on_a_gpu(name):
     network = "vgg" if name.startswith("toon_faces") else "alex"
     config = load_config(name).with_fields({**EVERY_LOSS, "loss.perceptual_network": network})
-    steps = steps_from_config(config, make_mesh())
+    steps = Steps(config, make_mesh())
     assert not unordered(steps.train, *arguments(steps, config, Phase.ADVERSARIAL))
     check_all_but_training(steps, config)
 
@@ -114,5 +113,5 @@ def test_every_config_has_an_order_on_a_gpu(name):
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_every_solver_has_an_order_on_a_gpu(method, tiny_config):
     config = tiny_config.with_fields({"quantizer.method": method})
-    steps = steps_from_config(config, make_mesh())
+    steps = Steps(config, make_mesh())
     assert not unordered(steps.train, *arguments(steps, config, Phase.QUANTIZED))

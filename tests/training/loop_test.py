@@ -23,9 +23,9 @@ from pivq_jax.data.pipeline import shuffle_version
 from pivq_jax.data.sources import first_images
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
-from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
-from pivq_jax.training.objective import Phase
+from pivq_jax.training.objective import Phase, phase_at, recombination_schedule
 from pivq_jax.training.run import Run, evaluate, reconstruct_validation, save_picture
+from pivq_jax.training.steps import Steps
 from tests.conftest import read_lines
 from tests.parameters import draw_like
 
@@ -136,7 +136,7 @@ def test_another_order_of_the_images_is_mentioned(tiny_config, capsys, made_by):
 def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     mesh, data = make_mesh(), load_dataset("random", image_size=16)
     data = dataclasses.replace(data, validation=first_images(data.validation, 3))  # of a batch of 8
-    steps = steps_from_config(tiny_config, mesh)
+    steps = Steps(tiny_config, mesh)
     params = draw_like(model_shapes(tiny_config), np.random.default_rng(0))
     averages = jax.tree.map(lambda x: 1.5 * x + 0.01, params)
     state: Any = SimpleNamespace(params=params, ema_params=averages)

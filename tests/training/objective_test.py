@@ -9,14 +9,12 @@ import pytest
 
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.losses.adversarial import augment, discriminator_hinge
-from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.objective import Objective, Phase
 
 KEY = jax.random.key(3)
 
 
-def perceptual(lpips, images, targets):
+def perceptual(lpips, images, targets, *_):
     """A stand-in that is cheap: distances of one linear feature map."""
     return jnp.mean(jnp.square((images - targets) @ lpips), axis=(1, 2, 3))
 
@@ -31,20 +29,21 @@ def setting(tiny_config, faces):
             "adversarial.channels": 8,
             "adversarial.layers": 1,
             "adversarial.augmentations": "colour,translation",
+            "loss.perceptual": 0.3,
+            "loss.variance": 0.2,
         }
     )
-    model = pivq_from_config(config)
-    objective = objective_from_config(config, model, make_mesh())
-    objective = dataclasses.replace(
-        objective,
-        perceptual=perceptual,
-        weights=dataclasses.replace(objective.weights, perceptual=0.3, variance=0.2),
-    )
+    objective = Objective(config, make_mesh(), perceptual)
     images = jnp.asarray(faces[:8, ::3, ::3], jnp.float32) / 127.5 - 1
-    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
-    judge = jax.jit(objective.adversary.discriminator.init)(jax.random.key(1), images)["params"]
+    params = jax.jit(objective.model.init)(jax.random.key(0), images)["params"]
+    judge = jax.jit(objective.discriminator.init)(jax.random.key(1), images)["params"]
     lpips = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
     return objective, params, judge, lpips, images
+
+
+def changed(objective: Objective, fields: dict[str, float]) -> Objective:
+    """With other fields of the config."""
+    return dataclasses.replace(objective, config=objective.config.with_fields(fields))
 
 
 def run(objective: Objective, phase: Phase, params, judge, lpips, images):
@@ -63,8 +62,7 @@ def close(ours, expected) -> None:
 def test_without_a_codebook_it_is_the_gradient_of_the_weighted_sum(setting):
     """With LPIPS, which the twin in PyTorch of reference_test lacks."""
     objective, params, judge, lpips, images = setting
-    weights = dataclasses.replace(objective.weights, variance=0.0)
-    objective = dataclasses.replace(objective, weights=weights, noise=0.0)
+    objective = changed(objective, {"loss.variance": 0.0, "quantizer.noise": 0.0})
     found = run(objective, Phase.CONTINUOUS, params, judge, lpips, images)
     assert found.discriminator is None
 
@@ -83,12 +81,12 @@ def test_images_are_moved_together_before_they_are_compared(setting):
     ramp = jnp.arange(images.shape[1] * images.shape[2], dtype=jnp.float32)
     ramp = ramp.reshape(images.shape[1:3])
 
-    def at_places(lpips, images, targets):  # unlike `perceptual`, it depends on the places
+    def at_places(lpips, images, targets, *_):  # unlike `perceptual`, it depends on the places
         errors = jnp.mean(jnp.square((images - targets) @ lpips), -1)
         return jnp.mean(errors * ramp, (1, 2))
 
-    weights = dataclasses.replace(objective.weights, perceptual_shift=2)
-    objective = dataclasses.replace(objective, weights=weights, perceptual=at_places, noise=0.0)
+    objective = dataclasses.replace(objective, perceptual=at_places)
+    objective = changed(objective, {"loss.perceptual_shift": 2, "quantizer.noise": 0.0})
     gradients = jax.jit(objective.gradients, static_argnames="phase")
     found = [
         float(gradients(params, judge, lpips, images, key, Phase.CONTINUOUS).metrics["lpips"])
@@ -115,7 +113,6 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
     objective, params, judge, lpips, images = setting
     found = run(objective, Phase.ADVERSARIAL, params, judge, lpips, images)
     key_mix, key_judge, _ = jax.random.split(KEY, 3)
-    adversary = objective.adversary
 
     def images_of(params):
         made, quantized = objective.model.apply({"params": params}, images)
@@ -124,7 +121,7 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
     def logits(judge, images, number):
         policy = ("colour", "translation")
         seen = augment(images, jax.random.fold_in(key_judge, number), policy)
-        return adversary.discriminator.apply({"params": judge}, seen)
+        return objective.discriminator.apply({"params": judge}, seen)
 
     def fidelity(params):
         made, _ = images_of(params)
@@ -162,7 +159,6 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
     loss, expected = jax.jit(jax.value_and_grad(judgement))(judge)
     assert float(found.metrics["discriminator"]) == pytest.approx(float(loss), rel=1e-5)
     close(found.discriminator, expected)
-    assert adversary.total_weight == pytest.approx(1.2)
     names = {"adversarial", "adaptive_weight", "discriminator"}
     names |= {"logits_real", "logits_reconstructed", "logits_recombined"}
     assert names <= set(found.metrics) and not names & set(quantized.metrics)
@@ -171,9 +167,8 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
 @pytest.mark.slow
 def test_only_the_decoder_learns_from_recombined_sets(setting):
     objective, params, judge, lpips, images = setting
-    others = {field.name: 0.0 for field in dataclasses.fields(objective.weights)}
-    weights = dataclasses.replace(objective.weights, **others | {"recombination": 0.5})
-    only = dataclasses.replace(objective, weights=weights, adversary=None)
+    weights = ("l1", "l2", "perceptual", "codebook", "commitment", "variance")
+    only = changed(objective, {f"loss.{name}": 0.0 for name in weights})
     gradients = run(only, Phase.QUANTIZED, params, judge, lpips, images).params
     largest = {
         room: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradients[room]))

@@ -9,9 +9,8 @@ from optax.contrib import MuonState
 
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import OPTIMIZERS
-from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
-from pivq_jax.training.steps import TrainState, replace_codebook
+from pivq_jax.training.steps import Steps, TrainState, replace_codebook
 from tests.conftest import STAGES
 from tests.training.optimizer_test import make
 
@@ -83,7 +82,7 @@ PLAIN = {
 @pytest.fixture(scope="module")
 def steps(tiny_config):
     half = {"loss.recombination_warmup": 0.5}  # of steps 60 to 160
-    return steps_from_config(tiny_config.with_fields(PLAIN | half), make_mesh())
+    return Steps(tiny_config.with_fields(PLAIN | half), make_mesh())
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +154,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
 
 @pytest.mark.slow
 def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny_config):
-    steps = steps_from_config(tiny_config.with_fields(PLAIN | STAGES), make_mesh())
+    steps = Steps(tiny_config.with_fields(PLAIN | STAGES), make_mesh())
     created = steps.create()
 
     def is_moved(before: TrainState, after: TrainState) -> dict[str, bool]:
@@ -208,7 +207,7 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     for parts in (1, 4):
         config = tiny_config.with_fields({**alone, "train.accumulation": parts})
         mesh = make_mesh()
-        steps = steps_from_config(config, mesh)
+        steps = Steps(config, mesh)
         state = steps.create()
         latents = steps.latents(state.params, jnp.asarray(images))
         state = steps.initialise(state, latents[None])
@@ -237,7 +236,7 @@ def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(image
     for parts in (1, 4):
         config = tiny_config.with_fields({**alone, "train.accumulation": parts})
         mesh = make_mesh()
-        steps = steps_from_config(config, mesh)
+        steps = Steps(config, mesh)
         state, metrics = steps.train(steps.create(), jnp.asarray(images), None, Phase.ADVERSARIAL)
         moments.append(adam(state.discriminator_opt_state).mu)
         assert float(metrics["discriminator_gradient_norm"]) > 0
@@ -254,7 +253,7 @@ def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(image
 def test_every_solver_trains(method, images, tiny_config):
     config = tiny_config.with_fields({"quantizer.method": method, "loss.recombination_warmup": 0.0})
     mesh = make_mesh()
-    steps = steps_from_config(config, mesh)
+    steps = Steps(config, mesh)
     state, losses = steps.create(), []
     latents = steps.latents(state.params, jnp.asarray(images))
     state = steps.initialise(state, latents[None])
