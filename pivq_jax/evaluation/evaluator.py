@@ -29,7 +29,7 @@ SHOWN = 16
 
 
 class Evaluator:
-    """A `training.run.Evaluator` that leaves out what images, small or few, do not allow."""
+    """A `training.loop.Evaluator` that leaves out what images, small or few, do not allow."""
 
     def __init__(self, config: Config) -> None:
         pool = min(PARENT_IMAGES, config.evaluate.images or PARENT_IMAGES)

@@ -51,7 +51,7 @@ class Checkpoints:
     Each is complete or not there: Orbax writes it under a temporary name, renames it, and only then
     deletes older ones. All processes of a run must take part in every call. Kept are the `keep`
     newest (with 1, none is left if that one is damaged) and the `keep_best` with the highest
-    `progress["score"]`.
+    `progress["score"]`. On exit, all are written.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class Checkpoints:
             self._best.add(step, progress)
             self._manager.save(step, args=items)
             self._unsynced = step
-            if waits:
-                self._finish()
-            if failed:
-                print(f"{failed}; that of step {step} is written", file=sys.stderr, flush=True)
+        if waits:
+            self.wait()
+        if failed:
+            print(f"{failed}; that of step {step} is written", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """Waits until all checkpoints are written; OSError if a write failed."""
@@ -153,15 +153,15 @@ class Checkpoints:
                 f"{self.directory.parent} holds no checkpoint: train first, with --mode=train and"
                 " the same --config and --workdir"
             )
-        newest, damaged = step is None, list[int]()
         shapes = jax.eval_shape(lambda state: state, state)
         places = ocp.checkpoint_utils.construct_restore_args(shapes, shardings_of(shapes, mesh))
         items = ocp.args.Composite(
             state=ocp.args.PyTreeRestore(shapes, restore_args=places, partial_restore=True),
             progress=ocp.args.JsonRestore(),
         )
-        for step in reversed(steps):
-            read, damage = self._read(step, items)
+        damaged: list[int] = []
+        for each in reversed(steps):
+            read, damage = self._read(each, items)
             # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
             arrays = [] if damage else jax.tree.leaves(read["state"])
             if not all(isinstance(x, jax.Array) for x in arrays):
@@ -171,12 +171,12 @@ class Checkpoints:
                 return read["state"], read["progress"]
             if self._read_only:
                 self._manager.reload()
-                if step not in self.steps():  # the run has deleted it, and has newer ones
-                    return self.restore(state, mesh, None if newest else step)
-            damaged.append(step)
+                if each not in self.steps():  # the run has deleted it, and has newer ones
+                    return self.restore(state, mesh, step)
+            damaged.append(each)
             print(
-                f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"
-                + ("; trying the one before" if step != steps[0] else ""),
+                f"the checkpoint of step {each} in {self.directory} cannot be read ({damage})"
+                + ("; trying the one before" if each != steps[0] else ""),
                 file=sys.stderr,
                 flush=True,
             )
@@ -246,16 +246,9 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         # A failed write does not hide the error that ends the run.
-        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-            self.close()
-
-    def close(self) -> None:
-        """Waits until all checkpoints are written, and ends; OSError if a write failed."""
-        with self._write_errors():
-            try:
-                self._finish()
-            finally:
-                self._manager.close()
+        ignored = contextlib.suppress(OSError) if kind else contextlib.nullcontext()
+        with ignored, self._write_errors(), contextlib.closing(self._manager):
+            self._finish()
 
 
 @functools.cache

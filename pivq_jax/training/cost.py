@@ -70,22 +70,6 @@ def step_flops(
     return count["flops"] * config.train.accumulation / devices if "flops" in count else None
 
 
-@contextlib.contextmanager
-def _seconds_of_compiling() -> Iterator[list[float]]:
-    """Yields the times that XLA compiles for, without tracing, one by one as they pass."""
-    found: list[float] = []
-
-    def note(event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith("/jax/core/compile/backend"):
-            found.append(duration_secs)
-
-    jax.monitoring.register_event_duration_secs_listener(note)
-    try:
-        yield found
-    finally:
-        jax.monitoring.unregister_event_duration_listener(note)
-
-
 @dataclasses.dataclass
 class Clock:
     """The time spent on a run and what it was lost to, which resumed runs add to."""
@@ -147,13 +131,19 @@ class Clock:
 
     @contextlib.contextmanager
     def on_evaluation(self, pending: Any = None) -> Iterator[None]:
-        """As `on("evaluations")`, but compilation counts as start, as that of the steps does.
+        """As `on("evaluations")`, but compilation counts as start: the next does not need it."""
+        before, compiling = self.spent["evaluations"], list[float]()
 
-        The next evaluation does not need it.
-        """
-        before = self.spent["evaluations"]
-        with _seconds_of_compiling() as compiling, self.on("evaluations", pending):
-            yield
+        def note(event: str, duration_secs: float, **_: str | int) -> None:
+            if event.startswith("/jax/core/compile/backend"):
+                compiling.append(duration_secs)
+
+        jax.monitoring.register_event_duration_secs_listener(note)
+        try:
+            with self.on("evaluations", pending):
+                yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(note)
         compilation = min(sum(compiling), self.spent["evaluations"] - before)
         self.spent["start"] += compilation
         self.spent["evaluations"] -= compilation

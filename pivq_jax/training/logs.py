@@ -1,9 +1,10 @@
-"""The log of a run: console, JSON lines, TensorBoard, and trackio if asked for."""
+"""The log of a run: console, JSON lines, TensorBoard, trackio if asked for, and a profile."""
 
 import contextlib
 import importlib.util
 import statistics
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,12 @@ from tensorboardX.record_writer import directory_check
 
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import is_remote, name_file_in_errors
+from pivq_jax.common.files import (
+    is_remote,
+    name_file_in_errors,
+    outlive_bucket,
+    write_atomically,
+)
 from pivq_jax.common.json_lines import LOG, METRICS, JsonLines
 from pivq_jax.common.parallel import say
 from pivq_jax.training.cost import Clock
@@ -246,3 +252,33 @@ class Trackio:
 
     def close(self) -> None:
         self._run.finish()
+
+
+class ProfilerTrace:
+    """A profiler trace of a range of steps in `<workdir>/profile`, for TensorBoard or Perfetto."""
+
+    def __init__(self, workdir: Path, first_step: int, steps: int) -> None:
+        self._directory = workdir / "profile"
+        self._first, self._last = first_step, first_step + steps
+        self._running: tempfile.TemporaryDirectory[str] | None = None  # local, with the files
+
+    def at(self, step: int, pending: Any) -> None:
+        """Starts or stops the trace if due; waits for `pending`, the arrays of the last step."""
+        if step == self._first < self._last:
+            jax.block_until_ready(pending)  # exclude earlier steps
+            self._running = tempfile.TemporaryDirectory()
+            jax.profiler.start_trace(self._running.name)
+        elif step == self._last:
+            self.close(pending)
+
+    def close(self, pending: Any = None) -> None:
+        """Stops the trace if it runs, also that of a run that ends early."""
+        if not self._running:
+            return
+        jax.block_until_ready(pending)
+        jax.profiler.stop_trace()
+        with self._running as local, outlive_bucket(self._directory):
+            for file in Path(local).rglob("*.*"):
+                write_atomically(self._directory / file.relative_to(local), file.read_bytes())
+            say(f"profile of steps {self._first} to {self._last} in {self._directory}")
+        self._running = None

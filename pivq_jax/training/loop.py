@@ -1,54 +1,95 @@
 """The training loop: restores, trains, logs and writes checkpoints."""
 
 import contextlib
+import dataclasses
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import write_json
+from pivq_jax.common.files import outlive_bucket, write_json
 from pivq_jax.common.json_lines import LOG, METRICS, read_lines
+from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import (
     alone_in,
-    check_in_first_process,
     from_first_process,
     make_mesh,
     processes_of_host,
     put_batch,
+    replicated,
     say,
+    split_rows,
 )
+from pivq_jax.common.pictures import magnification, reconstruction_grid, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.pipeline import shuffle_version, train_batches
-from pivq_jax.training import build
+from pivq_jax.data.pipeline import eval_batches, shuffle_version, train_batches
+from pivq_jax.data.sources import first_images
+from pivq_jax.training.build import dataset_from_config, lpips_weights_from_config
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
-from pivq_jax.training.logs import TrainingLog, check_log, check_tracker
+from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, check_tracker
 from pivq_jax.training.objective import Metrics, Phase, phase_at
 from pivq_jax.training.optimizer import learning_rate_schedule
-from pivq_jax.training.profiler import ProfilerTrace
-from pivq_jax.training.run import (
-    Evaluator,
-    Run,
-    check_finite,
-    evaluate,
-    reconstruct_validation,
-    save_picture,
-)
 from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_arrays
 
 # Names the parameters from which a run began; until its first checkpoint it needs them again.
 INITIAL = "init_from.json"
+
+
+Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
+
+# A run stops if one of these is not finite.
+CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
+
+
+class Evaluator(Protocol):
+    """Measures weights; `evaluation.evaluator` has that of the command."""
+
+    images: int  # number of validation images that it wants, at least 1
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        mesh: Mesh,
+        step: int,
+        params: Params | None,
+        originals: np.ndarray,
+        reconstructions: np.ndarray,
+    ) -> Evaluation:
+        """Measures the averaged parameters after `step` steps; all processes call it alike.
+
+        Validation images and their reconstructions are uint8 [M, H, W, 3]. Before the codebook's
+        start, reconstructions are not quantized and `params`, else on every device, are None.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The constants of a run."""
+
+    config: Config
+    workdir: Path
+    dataset: Dataset
+    mesh: Mesh
+    steps: Steps
+    lpips_weights: Params | None  # weights of the perceptual network, None if it is not used
+    checkpoints: Checkpoints
+    lock: DirectoryLock
+    evaluator: Evaluator | None
+    initial: Arrays | None  # parameters that are not random at first
 
 
 def train(
@@ -69,28 +110,20 @@ def train(
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
     check_log(workdir)
-    arrays: Arrays | None = None
-
-    def write_config() -> None:
-        if jax.process_index() == 0:
-            if arrays:  # first, as a run that has a config is continued by --workdir alone
-                write_json(workdir / INITIAL, sorted(map("/".join, arrays)))
-            write_json(workdir / "config.json", config.to_dict())
-
     with alone_in(workdir) as lock:
-        arrays = _initial_arrays(config, workdir, initial) if initial else None
-        dataset = build.dataset_from_config(config)
+        arrays = _initial_arrays(config, workdir, initial)
+        dataset = dataset_from_config(config)
         if (first := from_first_process(dataset.identity)) != dataset.identity:
             raise InputError(  # such as an unfinished copy
                 f"this process has other data ({dataset.identity}) than process 0 ({first}): copy"
                 " the data again"
             )
         mesh = make_mesh(config.mesh.fsdp)
-        lpips = build.lpips_weights_from_config(config, mesh)
+        lpips_weights = lpips_weights_from_config(config, mesh)
         steps = Steps(config, mesh)
         # In a new workdir, first of all; in that of an existing run, only once it can be continued.
         if new := not (workdir / "config.json").exists():
-            write_config()
+            _write_config(config, workdir, arrays)
         with Checkpoints(workdir, **config.checkpoints) as checkpoints:
             run = Run(
                 config=config,
@@ -98,7 +131,7 @@ def train(
                 dataset=dataset,
                 mesh=mesh,
                 steps=steps,
-                lpips_weights=lpips,
+                lpips_weights=lpips_weights,
                 checkpoints=checkpoints,
                 lock=lock,
                 evaluator=evaluator,
@@ -110,32 +143,43 @@ def train(
             if not new:
                 if step:
                     _say_schedule(config, read_config(workdir)["train"]["steps"], step)
-                write_config()
+                _write_config(config, workdir, arrays)
             if step < config.train.steps:
                 _loop(run, state, clock, tracker)
     return dataset
 
 
 def _initial_arrays(
-    config: Config, workdir: Path, initial: Callable[[Config], Arrays]
+    config: Config, workdir: Path, initial: Callable[[Config], Arrays] | None
 ) -> Arrays | None:
-    """The parameters to start from, or None if the workdir has a checkpoint."""
+    """The parameters to start from, unless they are random or those of a checkpoint."""
     with Checkpoints(workdir, read_only=True) as held:
         newest = held.latest_step()
-    if newest is None:
+    if newest is None and initial:
         return initial(config)
-    say(
-        f"{workdir} has its own checkpoint, of step {newest}, from which it goes on; for a new run"
-        " from other weights choose another --workdir"
-    )
+    if newest is None and (workdir / INITIAL).exists():
+        raise InputError(
+            f"{workdir} began from other weights and has no checkpoint yet: give --init_from again,"
+            " or choose another --workdir"
+        )
+    if initial:
+        say(
+            f"{workdir} has its own checkpoint, of step {newest}, from which it goes on; for a new"
+            " run from other weights choose another --workdir"
+        )
     return None
+
+
+def _write_config(config: Config, workdir: Path, arrays: Arrays | None) -> None:
+    if jax.process_index() == 0:
+        if arrays:  # first, as a run that has a config is continued by --workdir alone
+            write_json(workdir / INITIAL, sorted(map("/".join, arrays)))
+        write_json(workdir / "config.json", config.to_dict())
 
 
 def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
     """The state to continue from, and the progress in its checkpoint, if it is from one."""
     if run.checkpoints.latest_step() is None:
-        if not run.initial:
-            check_in_first_process(lambda: _check_random(run.workdir))
         state = run.steps.create()
         return with_arrays(state, run.initial) if run.initial else state, {}
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
@@ -153,15 +197,6 @@ def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
             f" {shuffle_version()} is installed"
         )
     return state, progress
-
-
-def _check_random(workdir: Path) -> None:
-    """Refuses to begin from random weights a run that began from others."""
-    if (workdir / INITIAL).exists():
-        raise InputError(
-            f"{workdir} began from other weights and has no checkpoint yet: give --init_from again,"
-            " or choose another --workdir"
-        )
 
 
 def _first_clock(run: Run, step: int, progress: dict[str, Any], started: float) -> Clock:
@@ -369,3 +404,65 @@ def _save(
     progress |= {"data": run.dataset.identity, "order": shuffle_version(), "codebook": codebook}
     run.checkpoints.save(step, state, progress)
     return state
+
+
+def check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+    """Waits for metrics and returns them; FloatingPointError if one of `CHECKED` is not finite.
+
+    Gradients are checked as well, since the loss belongs to the weights before the step.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    rates = ["optimizer.learning_rate"]
+    if run.config.optimizer.name == "muon":
+        rates.append("optimizer.muon_learning_rate")
+    if "discriminator_gradient_norm" in metrics:
+        rates.append("adversarial.learning_rate")
+    for name in CHECKED:
+        if not np.isfinite(value := values.get(name, 0.0)):
+            last = run.checkpoints.latest_step()
+            raise FloatingPointError(
+                f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
+                " --workdir; "
+                + (f"the last good checkpoint is that of step {last}" if last else "none was saved")
+            )
+    return values
+
+
+def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
+    """Writes a picture of validation images above their reconstructions."""
+    originals, reconstructions = reconstruct_validation(run, state, phase)
+    if jax.process_index() == 0:
+        scale = magnification(run.dataset.image_size)
+        picture = reconstruction_grid(originals[:16], reconstructions[:16], scale=scale)
+        path = run.workdir / "pictures" / f"step_{step:06}.png"
+        with outlive_bucket(path):
+            save_png(path, picture)
+
+
+def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation:
+    """Measures the averaged weights."""
+    assert run.evaluator
+    originals, reconstructions = reconstruct_validation(run, state, phase, run.evaluator.images)
+    params = None
+    if phase > Phase.CONTINUOUS:
+        params = jax.device_put(state.ema_params, replicated(run.mesh))
+    return run.evaluator(run.dataset, run.mesh, step, params, originals, reconstructions)
+
+
+def reconstruct_validation(
+    run: Run, state: TrainState, phase: Phase, most: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first validation images, at most `most`, and their reconstructions by averaged weights.
+
+    Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all images.
+    """
+    batch_size = run.config.train.batch_size
+    validation = first_images(run.dataset.validation, most or batch_size)
+    originals, reconstructions = [], []
+    for batch in eval_batches(validation, batch_size):
+        images = split_rows(jnp.asarray(batch["image"]), run.mesh)
+        rebuilt = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
+        originals.append(batch["image"])
+        reconstructions.append(jax.device_get(rebuilt))
+    count = len(validation)  # further rows are padding
+    return np.concatenate(originals)[:count], np.concatenate(reconstructions)[:count]

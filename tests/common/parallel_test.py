@@ -71,13 +71,11 @@ for n, mesh in meshes.items():
     if n == "1":
         latents = [every[n].latents(state.params, batch(i, mesh)) for i in range(8)]
         every_latent = jnp.stack(latents)
-        checkpoints = Checkpoints(Path({workdir!r}))
-        checkpoints.save(20, every[n].initialise(state, every_latent), {{}})
-        checkpoints.close()
+        with Checkpoints(Path({workdir!r})) as checkpoints:
+            checkpoints.save(20, every[n].initialise(state, every_latent), {{}})
 for n, mesh in meshes.items():
-    checkpoints = Checkpoints(Path({workdir!r}))
-    state, _ = checkpoints.restore(jax.eval_shape(every[n].create), mesh)
-    checkpoints.close()
+    with Checkpoints(Path({workdir!r})) as checkpoints:
+        state, _ = checkpoints.restore(jax.eval_shape(every[n].create), mesh)
     latents = every[n].latents(state.params, batch(20, mesh))
     codebook = state.params["quantizer"]["codebook"]
     matcher = map_over_batch(match_latents, mesh)

@@ -26,18 +26,36 @@ def make_state(seed: int) -> dict:
     }
 
 
-def test_newest_state_and_progress_come_back_on_the_mesh(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "run")
-    for step in (1, 2):
-        checkpoints.save(step, make_state(step), {"train_seconds": step / 8})
-    checkpoints.close()
+LIKE = jax.eval_shape(lambda: make_state(0))
 
+
+def save(workdir, *steps: int, **options) -> None:
+    with Checkpoints(workdir, **options) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, make_state(step), {"score": float(step)})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A workdir with checkpoints of steps 1 and 2."""
+    workdir = tmp_path_factory.mktemp("saved")
+    save(workdir, 1, 2)
+    return workdir
+
+
+@pytest.fixture
+def two_steps(saved, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def test_newest_state_and_progress_come_back_on_the_mesh(saved):
     mesh = make_mesh()
-    again = Checkpoints(tmp_path / "run")
-    assert again.latest_step() == 2
-    state, progress = again.restore(jax.eval_shape(lambda: make_state(0)), mesh)
-    again.close()
-    assert progress == {"train_seconds": 0.25}
+    with Checkpoints(saved) as checkpoints:
+        assert checkpoints.latest_step() == 2
+        state, progress = checkpoints.restore(LIKE, mesh)
+        part, _ = checkpoints.restore({"step": LIKE["step"]}, mesh)
+    assert progress == {"score": 2.0} and part == {"step": 2}
     jax.tree.map(np.testing.assert_array_equal, state, make_state(2))
     for leaf, original in zip(jax.tree.leaves(state), jax.tree.leaves(make_state(2)), strict=True):
         assert leaf.dtype == original.dtype
@@ -56,33 +74,19 @@ def test_storage_in_which_orbax_cannot_write_is_refused():
         Checkpoints(epath.Path("s3://b/run"))
 
 
-def test_a_renamed_workdir_can_be_read(tmp_path):
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        checkpoints.save(7, make_state(7), {})
-    (tmp_path / "run").rename(tmp_path / "br[1]")
+def test_a_renamed_workdir_can_be_read(two_steps, tmp_path):
+    two_steps.rename(tmp_path / "br[1]")
     with Checkpoints(tmp_path / "br[1]", read_only=True) as checkpoints:
-        state, _ = checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
-    jax.tree.map(np.testing.assert_array_equal, state, make_state(7))
+        state, _ = checkpoints.restore(LIKE, make_mesh())
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(2))
     (tmp_path / "br[1]").rename(tmp_path / "back\\slash")
     with pytest.raises(InputError, match="are lost"):
         Checkpoints(tmp_path / "back\\slash", read_only=True)
 
 
-def test_a_part_of_the_state_comes_back_alone(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(7, make_state(7), {})
-    part, _ = checkpoints.restore({"step": jax.ShapeDtypeStruct((), jnp.int32)}, make_mesh())
-    checkpoints.close()
-    assert set(part) == {"step"} and part["step"] == 7
-
-
 def test_old_checkpoints_make_room(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    for step in (1, 2, 3):
-        checkpoints.save(step, make_state(step), {})
-    checkpoints.close()
-    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert names & {"1", "2", "3"} == {"2", "3"}
+    save(tmp_path, 1, 2, 3)
+    assert checkpoint_steps(tmp_path) == [2, 3]
 
 
 def test_reading_writes_nothing(tmp_path):
@@ -90,7 +94,7 @@ def test_reading_writes_nothing(tmp_path):
         pytest.raises((InputError, FileNotFoundError, ValueError)),
         Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
     ):
-        checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
+        checkpoints.restore(LIKE, make_mesh())
     assert not (tmp_path / "run").exists()
 
 
@@ -120,35 +124,28 @@ def test_orbax_does_not_ask_jax_whether_to_stop(tmp_path, monkeypatch):
         "orbax.checkpoint._src.multihost.multihost.multihost_utils.reached_preemption_sync_point"
     )
     monkeypatch.setattr(asked, lambda step: pytest.fail("asked"))
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, make_state(1), {})
+    save(tmp_path, 1)
 
 
-def test_a_step_that_is_saved_already_stays(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(5, make_state(5), {"train_seconds": 1.0})
-    checkpoints.save(5, make_state(6), {"train_seconds": 2.0})
-    _, progress = checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
-    checkpoints.close()
-    assert progress == {"train_seconds": 1.0}
+def test_a_step_that_is_saved_already_stays(two_steps):
+    with Checkpoints(two_steps) as checkpoints:
+        checkpoints.save(2, make_state(6), {"score": 6.0})
+        _, progress = checkpoints.restore(LIKE, make_mesh())
+    assert progress == {"score": 2.0}
 
 
-def test_what_a_killed_run_left_half_written_does_not_count(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(5, make_state(5), {})
-    checkpoints.close()
-    (tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp").mkdir()
-    again = Checkpoints(tmp_path)
-    latest = again.latest_step()
-    again.close()
-    assert latest == 5
+def test_what_a_killed_run_left_half_written_does_not_count(two_steps):
+    (two_steps / "checkpoints" / "6.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(two_steps) as checkpoints:
+        assert checkpoints.latest_step() == 2
 
 
 def test_no_checkpoint_is_refused_with_what_to_do(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "run")
-    with pytest.raises(InputError, match=r"run holds no checkpoint: train first.*--mode=train"):
-        checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
-    checkpoints.close()
+    with (
+        pytest.raises(InputError, match=r"run holds no checkpoint: train first.*--mode=train"),
+        Checkpoints(tmp_path / "run") as checkpoints,
+    ):
+        checkpoints.restore(LIKE, make_mesh())
 
 
 @pytest.mark.parametrize("waits", [True, False])  # at the end of a training of the prior, none does
@@ -165,26 +162,21 @@ def test_what_was_written_last_survives_a_power_cut(tmp_path, monkeypatch, waits
 def test_the_newest_and_the_best_are_kept(tmp_path):
     scores = {1: None, 2: 21.0, 3: 25.0, 4: 22.0, 5: 24.0, 6: 20.0, 7: None}
 
-    def save(steps) -> None:
+    def save_scored(*steps: int) -> None:
         with Checkpoints(tmp_path, keep=1, keep_best=2) as checkpoints:
             for step in steps:
                 score = {} if scores[step] is None else {"score": scores[step]}
                 checkpoints.save(step, make_state(step), score)
 
-    save([1, 2, 3, 4])
+    save_scored(1, 2, 3, 4)
     assert checkpoint_steps(tmp_path) == [3, 4]
-    save([5, 6, 7])  # the scores of a run before are known
+    save_scored(5, 6, 7)  # the scores of a run before are known
     assert checkpoint_steps(tmp_path) == [3, 5, 7]
-    shapes = jax.eval_shape(lambda: make_state(0))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         for step in (3, 5, 7):
-            assert checkpoints.restore(shapes, make_mesh(), step)[1].get("score") == scores[step]
+            assert checkpoints.restore(LIKE, make_mesh(), step)[1].get("score") == scores[step]
         with pytest.raises(InputError, match="no checkpoint of step 4; kept: 3, 5, 7"):
-            checkpoints.restore(shapes, make_mesh(), 4)
-
-
-def damage_by_truncation(path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            checkpoints.restore(LIKE, make_mesh(), 4)
 
 
 def test_whichever_file_is_truncated_training_has_a_state_to_go_on_from(saved, tmp_path, capfd):
@@ -192,9 +184,9 @@ def test_whichever_file_is_truncated_training_has_a_state_to_go_on_from(saved, t
     assert len(files) > 5
     reported = 0
     for number, file in enumerate(files):
-        workdir = tmp_path / str(number)
-        shutil.copytree(saved, workdir)
-        damage_by_truncation(workdir / file.relative_to(saved))
+        workdir = shutil.copytree(saved, tmp_path / str(number))
+        content = file.read_bytes()
+        (workdir / file.relative_to(saved)).write_bytes(content[: len(content) // 2])
         with Checkpoints(workdir) as checkpoints:
             state, progress = checkpoints.restore(LIKE, make_mesh())
             step = int(state["step"])
@@ -203,11 +195,10 @@ def test_whichever_file_is_truncated_training_has_a_state_to_go_on_from(saved, t
             assert progress == {"score": float(step)}
             errors = capfd.readouterr().err
             assert ("the checkpoint of step 2" in errors) == (step == 1), errors
-            first = step == 1 and not reported
-            reported += step == 1
-            if first:
+            if step == 1 and not reported:
                 checkpoints.save(2, make_state(2), {"score": 2.0})
-        if first:
+        reported += step == 1
+        if step == 1 and reported == 1:
             assert checkpoint_steps(workdir) == [1, 2]
             with Checkpoints(workdir) as checkpoints:
                 state, _ = checkpoints.restore(LIKE, make_mesh())
@@ -216,47 +207,35 @@ def test_whichever_file_is_truncated_training_has_a_state_to_go_on_from(saved, t
 
 
 def test_a_step_damaged_again_is_set_aside_beside_the_first(tmp_path):
-    like = jax.eval_shape(lambda: make_state(0))
     for _ in range(2):
-        with Checkpoints(tmp_path) as checkpoints:
-            for step in (1, 2):
-                checkpoints.save(step, make_state(step), {})
+        save(tmp_path, 1, 2)
         (tmp_path / "checkpoints" / "2" / "state" / "_METADATA").write_text("{")
         with Checkpoints(tmp_path) as checkpoints:
-            assert checkpoints.restore(like, make_mesh())[0]["step"] == 1
+            assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 1
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names >= {"1", "2.damaged", "2.damaged2"} and "2" not in names
 
 
-def test_reading_reports_damage_and_changes_nothing(tmp_path, capfd):
-    with Checkpoints(tmp_path) as checkpoints:
-        for step in (1, 2):
-            checkpoints.save(step, make_state(step), {})
-    (tmp_path / "checkpoints" / "2" / "progress" / "metadata").write_text("{")
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        like = jax.eval_shape(lambda: make_state(0))
-        state, _ = checkpoints.restore(like, make_mesh())
-        assert state["step"] == 1 and checkpoint_steps(tmp_path) == [1, 2]
+def test_reading_reports_damage_and_changes_nothing(two_steps, capfd):
+    (two_steps / "checkpoints" / "2" / "progress" / "metadata").write_text("{")
+    with Checkpoints(two_steps, read_only=True) as checkpoints:
+        state, _ = checkpoints.restore(LIKE, make_mesh())
+        assert state["step"] == 1 and checkpoint_steps(two_steps) == [1, 2]
         errors = capfd.readouterr().err
         assert "the checkpoint of step 2" in errors and "trying the one before" in errors
         with pytest.raises(InputError, match=r"no checkpoint in .* can be read"):
-            checkpoints.restore(like, make_mesh(), step=2)
+            checkpoints.restore(LIKE, make_mesh(), step=2)
         errors = capfd.readouterr().err
         assert "the checkpoint of step 2" in errors and "trying" not in errors
-    assert checkpoint_steps(tmp_path) == [1, 2]
+    assert checkpoint_steps(two_steps) == [1, 2]
 
 
-def test_nothing_readable_is_refused_and_stays_where_it_is(tmp_path, capfd):
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, make_state(1), {})
-        checkpoints.wait()
+def test_nothing_readable_is_refused_and_stays_where_it_is(two_steps):
+    with Checkpoints(two_steps) as checkpoints:
         shapes = jax.eval_shape(lambda: {"params": {"b": jnp.zeros((3, 4))}})
         with pytest.raises(InputError, match=r"no checkpoint in .* can be read with this config"):
             checkpoints.restore(shapes, make_mesh())
-    assert checkpoint_steps(tmp_path) == [1]
-
-
-LIKE = jax.eval_shape(lambda: make_state(0))
+    assert checkpoint_steps(two_steps) == [1, 2]
 
 
 @pytest.fixture
@@ -265,22 +244,6 @@ def slept(monkeypatch) -> list[float]:
     seconds: list[float] = []
     monkeypatch.setattr(module.time, "sleep", seconds.append)
     return seconds
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A workdir with checkpoints of steps 1 and 2."""
-    workdir = tmp_path_factory.mktemp("saved")
-    with Checkpoints(workdir) as checkpoints:
-        for step in (1, 2):
-            checkpoints.save(step, make_state(step), {"score": float(step)})
-    return workdir
-
-
-@pytest.fixture
-def two_steps(saved, tmp_path):
-    """A copy of it."""
-    return shutil.copytree(saved, tmp_path / "run")
 
 
 def fail(checkpoints, errors: list[Exception]) -> None:
@@ -426,8 +389,7 @@ def test_processes_that_find_different_checkpoints_restore_one(
     commands, saved, tmp_path, theirs, expected
 ):
     workdirs = [shutil.copytree(saved, tmp_path / name) for name in "01"]
-    with Checkpoints(workdirs[1], keep=9) as checkpoints:
-        checkpoints.save(3, make_state(3), {})
+    save(workdirs[1], 3, keep=9)
     for step in {1, 2, 3}.difference(theirs):
         shutil.rmtree(workdirs[1] / "checkpoints" / str(step))
     places = [str(workdir) for workdir in workdirs]
@@ -484,8 +446,7 @@ def test_whichever_file_is_missing_or_flipped_is_damage_or_does_not_matter(two_s
 
 def test_a_reader_beside_a_run_goes_on_with_what_the_run_has_not_deleted(two_steps, capfd):
     with Checkpoints(two_steps, read_only=True) as checkpoints:
-        with Checkpoints(two_steps, keep=1) as run:
-            run.save(3, make_state(3), {})
+        save(two_steps, 3, keep=1)
         assert checkpoint_steps(two_steps) == [3]
         with pytest.raises(InputError, match=r"no checkpoint of step 2; kept: 3"):
             checkpoints.restore(LIKE, make_mesh(), 2)

@@ -1,12 +1,16 @@
-"""The log of a run: speeds, input wait, remote storage."""
+"""The log of a run: speeds, input wait, remote storage, trackers, profiles."""
 
+import contextlib
 import io
 import json
+import sqlite3
 import struct
+import tempfile
 import threading
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +21,7 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import save_png
 from pivq_jax.training import cost, logs
 from pivq_jax.training.cost import Clock
-from pivq_jax.training.logs import TrainingLog, check_log
+from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, check_tracker
 from tests.conftest import full_disk, read_lines
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
@@ -257,3 +261,78 @@ def test_a_directory_in_the_place_of_the_log_is_refused(tmp_path):
             InputError, match=rf"{name} is a directory.* move it away, or choose an"
         ):
             check_log(tmp_path)
+
+
+def test_a_tracker_that_is_missing_is_refused_with_its_extra(monkeypatch):
+    check_tracker("")
+    monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--tracker=trackio .*pip install '\.\[trackio\]'"):
+        check_tracker("trackio")
+
+
+def test_trackio_has_what_the_log_has_and_goes_on_with_its_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # it is read at the first import
+    pytest.importorskip("trackio")
+    picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    workdir = tmp_path / "faces"
+    with TrainingLog(workdir, 0, 30, Clock(), "trackio") as log:
+        log.write(10, {"loss": 1.5, "psnr": 20.0}, batch_size=8)
+        log.write_evaluation(10, {"psnr": 21.0}, {"samples": picture}, 2.5)
+    with TrainingLog(workdir, 10, 30, Clock(), "trackio") as log:
+        log.write(20, {"loss": 0.5, "psnr": 22.0}, batch_size=8)
+
+    with sqlite3.connect(tmp_path / "trackio" / "pivq_jax.db") as file:
+        rows = file.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id").fetchall()
+    assert {name for name, _, _ in rows} == {"faces"}
+    found = [(step, json.loads(metrics)) for _, step, metrics in rows]
+    losses = [(step, values["train/loss"]) for step, values in found if "train/loss" in values]
+    assert losses == [(10, 1.5), (20, 0.5)]
+    assert [values["evaluation/psnr"] for _, values in found if "evaluation/psnr" in values] == [21]
+    [path] = (tmp_path / "trackio" / "media").rglob("*.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(path).convert("RGB")), picture)
+    lines = read_lines(workdir / "log.jsonl")
+    named = [{f"train/{name}": value for name, value in line.items()} for line in lines]
+    for line, (step, values) in zip(named, (found[0], found[-1]), strict=True):
+        assert line == {"train/step": step, **values}
+
+
+@pytest.mark.slow
+def test_a_profiler_trace_holds_the_chosen_steps(tmp_path, capsys):
+    with contextlib.closing(ProfilerTrace(tmp_path, first_step=2, steps=3)) as trace:
+        for step in range(8):
+            trace.at(step, jnp.ones(4) * step)
+            assert ("profile of steps 2 to 5" in capsys.readouterr().out) == (step == 5)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_no_trace_unless_asked_for(tmp_path):
+    with contextlib.closing(ProfilerTrace(tmp_path, first_step=0, steps=0)) as trace:
+        for step in range(3):
+            trace.at(step, None)
+    assert not (tmp_path / "profile").exists()
+
+
+def test_a_run_that_stops_early_keeps_its_trace_in_remote_storage_too(
+    bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with contextlib.closing(ProfilerTrace(bucket, first_step=0, steps=5)) as trace:
+        trace.at(0, None)
+    assert (bucket / "profile" / "plugins").is_dir()
+    assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_trace_that_a_bucket_refuses_ends_no_run(bucket, tmp_path, monkeypatch, capsys):
+    def refuse(path, content):
+        raise RuntimeError("503 try again")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(type(bucket), "write_bytes", refuse)
+    with contextlib.closing(ProfilerTrace(bucket, first_step=0, steps=1)) as trace:
+        trace.at(0, None)
+        trace.at(1, None)
+    out, err = capsys.readouterr()
+    assert not out
+    assert err == ("gs://bucket/run/profile is not written, and the run goes on: 503 try again\n")
+    assert not any(tmp_path.iterdir())

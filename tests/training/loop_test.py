@@ -24,7 +24,6 @@ from pivq_jax.data.sources import first_images
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
 from pivq_jax.training.objective import Phase, phase_at, recombination_schedule
-from pivq_jax.training.run import Run, evaluate, reconstruct_validation, save_picture
 from pivq_jax.training.steps import Steps
 from tests.conftest import read_lines
 from tests.parameters import draw_like
@@ -77,10 +76,10 @@ def test_recombination_s_weight_rises_from_the_codebook_on(tiny_config, warmup, 
     assert [float(factor(step)) for step in (0, 60, 85, 160)] == expected
 
 
-def run_of(config, **fields) -> Run:
+def run_of(config, **fields) -> loop.Run:
     """A run that has the given fields alone."""
-    names = [field.name for field in dataclasses.fields(Run)]
-    return Run(**{**dict.fromkeys(names), "config": config, **fields})
+    names = [field.name for field in dataclasses.fields(loop.Run)]
+    return loop.Run(**{**dict.fromkeys(names), "config": config, **fields})
 
 
 def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeypatch):
@@ -141,9 +140,9 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     averages = jax.tree.map(lambda x: 1.5 * x + 0.01, params)
     state: Any = SimpleNamespace(params=params, ema_params=averages)
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data)
-    shown, made = reconstruct_validation(run, state, Phase.CONTINUOUS)
+    shown, made = loop.reconstruct_validation(run, state, Phase.CONTINUOUS)
     whole = dataclasses.replace(run, dataset=load_dataset("random", image_size=16))
-    of_two_batches = reconstruct_validation(whole, state, Phase.CONTINUOUS, most=11)
+    of_two_batches = loop.reconstruct_validation(whole, state, Phase.CONTINUOUS, most=11)
     for more, expected in zip(of_two_batches, (shown, made), strict=True):
         assert len(more) == 11
         np.testing.assert_array_equal(more[:3], expected)
@@ -170,7 +169,7 @@ def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config
     steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // (1 + quantize))
     state: Any = SimpleNamespace(params={"x": jnp.zeros(3)}, ema_params={"x": jnp.arange(3.0)})
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data, evaluator=measure)
-    assert evaluate(run, state, 5, phase) == ({"psnr": 20.0}, {})
+    assert loop.evaluate(run, state, 5, phase) == ({"psnr": 20.0}, {})
     [(*begin, params, shown, made)] = given
     assert begin == [data, mesh, 5]
     assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
@@ -183,10 +182,26 @@ def test_pictures_show_large_images_as_they_are(tiny_config, tmp_path):
     steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // 2)
     run = run_of(tiny_config, mesh=make_mesh(), steps=steps, dataset=data, workdir=tmp_path)
     state: Any = SimpleNamespace(ema_params=None)
-    save_picture(run, state, 7, Phase.QUANTIZED)
+    loop.save_picture(run, state, 7, Phase.QUANTIZED)
     picture = np.asarray(Image.open(tmp_path / "pictures" / "step_000007.png"))
     assert picture.shape[:2] == (2 * 130 + 2, 8 * 130 + 2)
     np.testing.assert_array_equal(picture[2:130, 2:130], data.validation[0]["image"])
+
+
+def test_a_picture_that_a_bucket_refuses_ends_no_run(tiny_config, bucket, monkeypatch, capsys):
+    def refuse(path, content):
+        raise RuntimeError("503 try again")
+
+    monkeypatch.setattr(type(bucket), "write_bytes", refuse)
+    data = load_dataset("random", image_size=16)
+    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images)
+    run = run_of(tiny_config, mesh=make_mesh(), steps=steps, dataset=data, workdir=bucket)
+    state: Any = SimpleNamespace(ema_params=None)
+    loop.save_picture(run, state, 7, Phase.CONTINUOUS)
+    path = "gs://bucket/run/pictures/step_000007.png"
+    assert capsys.readouterr().err == (
+        f"{path} is not written, and the run goes on: 503 try again\n"
+    )
 
 
 def test_loss_falls(tiny_run):

@@ -107,12 +107,6 @@ def named(tree) -> dict:
     return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-@pytest.fixture(scope="module")
-def shapes():
-    """The default model's parameters."""
-    return model_shapes(load_config("toon_faces"))
-
-
 def is_kernel(name: str) -> bool:
     """Of a dense layer or a convolution, which Muon updates."""
     return name.endswith("/kernel")
@@ -158,9 +152,9 @@ def the_adamw_of_before() -> optax.GradientTransformation:
 
 
 @pytest.mark.slow
-def test_adamw_is_the_one_of_before_bit_for_bit(shapes):
+def test_adamw_is_the_one_of_before_bit_for_bit(small):
     ours, _ = make("adamw")
-    found, expected = (several_steps(one, shapes) for one in (ours, the_adamw_of_before()))
+    found, expected = (several_steps(one, small) for one in (ours, the_adamw_of_before()))
     jax.tree.map(np.testing.assert_array_equal, found, expected)  # of one structure too
 
 
