@@ -41,7 +41,7 @@ from pivq_jax.training.build import dataset_from_config, lpips_weights_from_conf
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, check_tracker
-from pivq_jax.training.objective import Metrics, Phase, phase_at
+from pivq_jax.training.objective import Phase, phase_at
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_arrays
 
@@ -250,13 +250,20 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
             run.lock.check()
             trace.at(step, state)
             phase = phase_at(config, step)
-            if step == first_step or phase != phase_at(config, step - 1):
-                what = opening if step == first_step else "start"
-                state, metrics = _first_step_of_phase(run, state, step, images, phase, clock, what)
-            else:
+            compiles = step == first_step or phase != phase_at(config, step - 1)
+            if compiles:  # in silence, for minutes on a slow machine
+                say(f"step {step:6}: compiling the {phase.name.lower()} training step")
+            what = opening if step == first_step else "start"
+            with clock.on(what, state) if compiles else contextlib.nullcontext():
                 state = _initialize_or_revive_codebook(run, state, step, images)
+                if compiles and log:
+                    lowered = run.steps.train.lower(state, images, run.lpips_weights, phase)
+                    clock.flops = step_flops(config, phase, run.mesh.size, lowered)
                 state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
-                clock.count_step()
+                if compiles:
+                    jax.block_until_ready(metrics)
+                else:
+                    clock.count_step()
             completed = step + 1  # `phase` is that of the last of these, not of the next step
             if completed % config.train.log_every == 0 or completed == last_step:
                 values = check_finite(run, completed, metrics)
@@ -309,23 +316,6 @@ def _say_opening(run: Run, state: TrainState, first_step: int) -> None:
             f"no profile is recorded: step {first_step} is past profile.first_step ="
             f" {profile.first_step}"
         )
-
-
-def _first_step_of_phase(
-    run: Run, state: TrainState, step: int, images: jax.Array, phase: Phase, clock: Clock, what: str
-) -> tuple[TrainState, Metrics]:
-    """Runs a step that compiles and, perhaps, makes the codebook; its time is lost to `what`."""
-    # Compilation is silent, for minutes on a slow machine.
-    say(f"step {step:6}: compiling the {phase.name.lower()} training step")
-    with clock.on(what, state):
-        state = _initialize_or_revive_codebook(run, state, step, images)
-        arguments = (state, images, run.lpips_weights, phase)
-        if jax.process_index() == 0:
-            lowered = run.steps.train.lower(*arguments)
-            clock.flops = step_flops(run.config, phase, run.mesh.size, lowered)
-        state, metrics = run.steps.train(*arguments)
-        jax.block_until_ready(metrics)
-    return state, metrics
 
 
 def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
