@@ -90,10 +90,6 @@ class Clock:
         """The seconds spent on the run until now."""
         return self.train_seconds + time.perf_counter() - self.started
 
-    def share(self) -> float:
-        """The fraction of the run's time spent on evaluations."""
-        return self.spent["evaluations"] / self.seconds()
-
     def allows(self, share: float) -> bool:
         """Whether evaluations remain within a share if one more takes as long as the last.
 
@@ -149,6 +145,10 @@ class Clock:
         self.spent["evaluations"] -= compilation
         self.last = self.spent["evaluations"] - before
 
+    def busy(self) -> float:
+        """The seconds in timed steps, and of waiting for images: accelerators compute meanwhile."""
+        return self.seconds() - sum(self.spent.values()) + self.spent["input"]
+
     def step_at_peak(self) -> float | None:
         """The seconds that a step of the newest phase takes at the device's peak, if known."""
         return self.flops / self.peak if self.flops and self.peak else None
@@ -171,9 +171,7 @@ class Clock:
 
     def cost(self, steps: int, batch_size: int, mesh: Mesh) -> Cost:
         """What so many steps of the run have cost."""
-        total = self.seconds()
-        # An accelerator computes while the host waits for images.
-        busy = total - sum(self.spent.values()) + self.spent["input"]
+        total, busy = self.seconds(), self.busy()
         return Cost(
             devices=f"{mesh.size} {mesh.devices.flat[0].device_kind}",
             peak=self.peak,

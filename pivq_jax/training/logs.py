@@ -73,8 +73,9 @@ class TrainingLog:
         self._lines = JsonLines(workdir / LOG, first_step)
         self._metrics = JsonLines(workdir / METRICS, first_step)
         self._metrics.cut()
-        self._board = TensorBoard(workdir, first_step)
-        self._trackers = [Trackio(workdir, first_step)] if tracker else []
+        self._trackers: list[TensorBoard | Trackio] = [TensorBoard(workdir, first_step)]
+        if tracker:
+            self._trackers.append(Trackio(workdir, first_step))
 
     def write(self, step: int, metrics: Mapping[str, float], batch_size: int) -> None:
         """Writes one line; its speed is the mean of the steps that were timed since the last line.
@@ -120,7 +121,7 @@ class TrainingLog:
         seconds: float,
     ) -> None:
         """Writes figures and pictures, uint8 [H, W, 3], of an evaluation, and its `seconds`."""
-        share = self._clock.share()
+        share = self._clock.spent["evaluations"] / self._clock.seconds()
         record = {"step": step, **figures, "seconds": seconds, "share": share}
         self._call(self._metrics.append, record)
         self._track(step, "evaluation", {**record, **pictures})
@@ -133,9 +134,8 @@ class TrainingLog:
 
     def _track(self, step: int, group: str, record: Mapping[str, Value]) -> None:
         values = {f"{group}/{name}": value for name, value in record.items() if name != "step"}
-        self._call(self._board.record, step, values)
         for tracker in self._trackers:
-            tracker.record(step, values)
+            self._call(tracker.record, step, values)
 
     def flush(self) -> None:
         """Writes the lines that wait for the next upload to a bucket."""
@@ -151,9 +151,8 @@ class TrainingLog:
 
     def _now(self, step: int) -> tuple[float, ...]:
         """Steps and seconds of the run so far, those that were timed, and seconds of waiting."""
-        clock, waited = self._clock, self._clock.spent["input"]
-        total = clock.seconds()
-        return step, total, clock.steps, total - sum(clock.spent.values()) + waited, waited
+        clock = self._clock
+        return step, clock.seconds(), clock.steps, clock.busy(), clock.spent["input"]
 
     def __enter__(self) -> "TrainingLog":
         self._marks = self._now(self._first_step)
@@ -162,7 +161,6 @@ class TrainingLog:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         ignored = contextlib.suppress(OSError) if kind else contextlib.nullcontext()
         with ignored, contextlib.ExitStack() as stack:  # one that fails keeps no other one open
-            stack.callback(self._board.close)
             for tracker in self._trackers:
                 stack.callback(tracker.close)
             if self._thread:

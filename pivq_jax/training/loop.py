@@ -13,21 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from pivq_jax.common import parallel
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import outlive_bucket, write_json
 from pivq_jax.common.json_lines import LOG, METRICS, read_lines
 from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import (
-    alone_in,
-    from_first_process,
-    make_mesh,
-    processes_of_host,
-    put_batch,
-    replicated,
-    say,
-    split_rows,
-)
+from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import magnification, reconstruction_grid, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
@@ -110,15 +102,15 @@ def train(
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
     check_log(workdir)
-    with alone_in(workdir) as lock:
+    with parallel.alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
         dataset = dataset_from_config(config)
-        if (first := from_first_process(dataset.identity)) != dataset.identity:
+        if (first := parallel.from_first_process(dataset.identity)) != dataset.identity:
             raise InputError(  # such as an unfinished copy
                 f"this process has other data ({dataset.identity}) than process 0 ({first}): copy"
                 " the data again"
             )
-        mesh = make_mesh(config.mesh.fsdp)
+        mesh = parallel.make_mesh(config.mesh.fsdp)
         lpips_weights = lpips_weights_from_config(config, mesh)
         steps = Steps(config, mesh)
         # In a new workdir, first of all; in that of an existing run, only once it can be continued.
@@ -328,12 +320,12 @@ def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
         flip=run.config.data.flip,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        host_processes=processes_of_host(),  # all call it, whether or not they have workers
+        host_processes=parallel.processes_of_host(),  # all call it, workers or not
         workers=workers,
     )
     with contextlib.closing(host):
         for batch in host:
-            yield put_batch(batch["image"], run.mesh)
+            yield parallel.put_batch(batch["image"], run.mesh)
 
 
 def _initialize_or_revive_codebook(
@@ -435,7 +427,7 @@ def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation
     originals, reconstructions = reconstruct_validation(run, state, phase, run.evaluator.images)
     params = None
     if phase > Phase.CONTINUOUS:
-        params = jax.device_put(state.ema_params, replicated(run.mesh))
+        params = jax.device_put(state.ema_params, parallel.replicated(run.mesh))
     return run.evaluator(run.dataset, run.mesh, step, params, originals, reconstructions)
 
 
@@ -450,7 +442,7 @@ def reconstruct_validation(
     validation = first_images(run.dataset.validation, most or batch_size)
     originals, reconstructions = [], []
     for batch in eval_batches(validation, batch_size):
-        images = split_rows(jnp.asarray(batch["image"]), run.mesh)
+        images = parallel.split_rows(jnp.asarray(batch["image"]), run.mesh)
         rebuilt = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
         originals.append(batch["image"])
         reconstructions.append(jax.device_get(rebuilt))

@@ -69,14 +69,9 @@ def train_prior(
     Sets are int32 [M, N], the codebook is float32 [K, D], `data` identifies the images. Ctrl-C and
     SIGTERM raise Interrupted, once a checkpoint is written.
     """
-    codes = zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes())
-    wanted = {
-        "model_step": model_step,
-        "codebook": _checksum(codebook),
-        "data": data,
-        "codes": codes,
-        **settings,
-    }
+    images = {"data": data, "codes": _checksum(train, np.int32)}
+    codebook_of = {"codebook": _checksum(codebook, np.float32)}
+    wanted = {"model_step": model_step, **codebook_of, **images, **settings}
     network = build_prior(space, codebook, settings)
     everywhere = replicated(make_mesh())
     rules = OptimizerConfig(
@@ -106,10 +101,10 @@ def train_prior(
     ):
         newest = checkpoints.latest_step()
         # One of before has no checksum of the codebook.
-        held = {"codebook": wanted["codebook"], **read_object(directory / DESCRIPTION)}
+        held = {**codebook_of, **read_object(directory / DESCRIPTION)}
         # The same images, of which elsewhere some codes differ, or the same codes, with labels now.
-        if held.get("data") == data or held.get("codes") == codes:
-            held |= {"data": data, "codes": codes}
+        if any(held.get(name) == value for name, value in images.items()):
+            held |= images
         if newest is not None and held != wanted:
             raise InputError(
                 f"{directory} holds a prior of other codes or settings: delete {directory} to train"
@@ -200,7 +195,7 @@ def load_prior(
     None if there is none, or it is of another model or step, whose codes mean something else.
     """
     held = read_object(directory / DESCRIPTION)
-    checksum = _checksum(codebook)
+    checksum = _checksum(codebook, np.float32)
     if (held.get("model_step"), held.get("codebook", checksum)) != (model_step, checksum):
         return None
     try:
@@ -235,6 +230,5 @@ def _restore(checkpoints: Checkpoints, wanted: Any, directory: Path) -> Any:
         ) from error
 
 
-def _checksum(codebook: jax.Array) -> int:
-    """Of a codebook, in which two models of the same step differ."""
-    return zlib.crc32(np.asarray(codebook, np.float32).tobytes())
+def _checksum(array: jax.Array | np.ndarray, dtype: jax.typing.DTypeLike) -> int:
+    return zlib.crc32(np.asarray(array, dtype).tobytes())
