@@ -236,7 +236,7 @@ def faces() -> np.ndarray:
     from pivq_jax.data import toon_faces
 
     seeds = toon_faces.face_seeds("train", 40)
-    files = [toon_faces.render_face(seed, 48)[0] for seed in seeds]
+    files = [toon_faces.render_face(seed, 48) for seed in seeds]
     return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
 
 

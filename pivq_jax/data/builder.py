@@ -33,9 +33,9 @@ class Entry(NamedTuple):
     factors: tuple[int, ...]  # value of each factor
 
 
-# Returns the PNG file and factors of an entry. For an InputError the entry is skipped, but a
-# `ShapeError` ends the preparation.
-Make = Callable[[Entry], tuple[bytes, dict[str, int]]]
+# Returns the PNG file of an entry and the values of its factors. For an InputError the entry is
+# skipped, but a `ShapeError` ends the preparation.
+Make = Callable[[Entry], tuple[bytes, Sequence[int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,6 @@ class Plan:
     make: Make  # makes records; can be pickled
     origin: Mapping[str, Any]  # entries of `prepared.json` that describe the source
     source: str  # the source in messages
-    label: str  # the data set in messages
     max_skipped: float = 1.0  # largest fraction of images that cannot be read
     skipped: Sequence[str] = ()  # why images that are in no split were left out
     card: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for other programs
@@ -160,7 +159,7 @@ def _shards(work: Path, plan: Plan, split: str) -> Iterator[_Shard]:
     for index, start in enumerate(starts):
         name = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(starts):05d}"
         entries = tuple(plan.splits[split][start : start + _SHARD_IMAGES])
-        contents = repr((plan.identity, entries)).encode("utf-8", "surrogateescape")
+        contents = os.fsencode(repr((plan.identity, [*plan.factors], entries)))
         digest = hashlib.sha256(contents).hexdigest()
         yield _Shard(work / "data" / name, work / "done" / f"{name}.json", entries, digest)
 
@@ -169,32 +168,24 @@ def _write_missing(plan: Plan, shards: Sequence[_Shard], workers: int) -> None:
     """Writes shards that are not there, with a progress bar; prints why images are skipped."""
     from tqdm import tqdm
 
-    missing: list[_Shard] = []
-    skipped: list[str] = []
-    for shard in shards:
-        if summary := _read_summary(shard):
-            skipped += summary["skipped"]
-        else:
-            missing.append(shard)
-    _check_skipped(plan, skipped)
-    images = sum(len(shard.entries) for shard in missing)
-    write = functools.partial(_write_shard, plan.make)
-    workers = min(workers, images // _IMAGES_PER_WORKER)
-    with contextlib.closing(worker.run(write, missing, workers)) as reasons:
-        for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):
-            if reason:
-                tqdm.write(f"skipped: {reason}", file=sys.stderr)
-                skipped.append(reason)
-                _check_skipped(plan, skipped)
-
-
-def _check_skipped(plan: Plan, skipped: list[str]) -> None:
-    total = sum(len(entries) for entries in plan.splits.values())
-    if len(skipped) > plan.max_skipped * total:
-        raise InputError(
-            f"more than {100 * plan.max_skipped:g} % of the {total:,} images in {plan.source}"
-            f" cannot be read ({skipped[0]}): download them again"
-        )
+    missing = [shard for shard in shards if not _read_summary(shard)]
+    known = (line for shard in shards for line in _read_summary(shard).get("skipped", ()))
+    images, total = (sum(len(shard.entries) for shard in part) for part in (missing, shards))
+    write = functools.partial(_write_shard, plan.make, tuple(plan.factors))
+    name = f"{plan.name} {plan.image_size}px"
+    skipped = []
+    with contextlib.closing(
+        worker.run(write, missing, min(workers, images // _IMAGES_PER_WORKER))
+    ) as results:
+        written = progress_bar(results, desc=name, total=images, unit=" images")
+        for reason in filter(None, itertools.chain(known, written)):
+            tqdm.write(f"skipped: {reason}", file=sys.stderr)
+            skipped.append(reason)
+            if len(skipped) > plan.max_skipped * total:
+                raise InputError(
+                    f"more than {100 * plan.max_skipped:g} % of the {total:,} images in"
+                    f" {plan.source} cannot be read ({skipped[0]}): download them again"
+                )
 
 
 def _read_summary(shard: _Shard) -> dict[str, Any]:
@@ -204,7 +195,7 @@ def _read_summary(shard: _Shard) -> dict[str, Any]:
     return summary if whole and shard.path.stat().st_size == summary["size"] else {}
 
 
-def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
+def _write_shard(make: Make, factors: Sequence[str], shard: _Shard) -> Iterator[str]:
     """Writes a shard; yields for each image an empty string, or the reason why it is skipped."""
     from array_record.python import array_record_module
 
@@ -223,13 +214,14 @@ def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
     for entry in shard.entries:
         reason = ""
         try:
-            record = records.encode(*make(entry))
+            png, values = make(entry)
         except ShapeError:
             raise
         except InputError as error:
             reason = str(error)
             skipped.append(reason)
         else:
+            record = records.encode(png, dict(zip(factors, values, strict=True)))
             with writing():
                 writer.write(record)
             total += len(record)

@@ -46,13 +46,13 @@ def prepare_folder(path: str, image_size: int, cache: Path, group: str) -> Path:
 
 def _plan(root: Path, files: dict[str, str], image_size: int, group: str) -> Plan:
     listing = layouts.image_folder(root, group=group, files=files)
-    plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
     entries = [entry for part in listing.splits.values() for entry in part]
-    readable, skipped = [], []
+    skipped: list[str] = []
     if len(entries) <= _FEW:
+        readable = []
         for entry in sorted(entries):
             try:
-                plan.make(entry)
+                layouts.read_image(os.fspath(root), image_size, 0, None, entry)
                 readable.append(entry)
             except InputError as error:
                 skipped.append(str(error))
@@ -63,11 +63,10 @@ def _plan(root: Path, files: dict[str, str], image_size: int, group: str) -> Pla
                 " a data set needs at least 3, one per split"
             )
         listing = listing._replace(splits=splits.in_splits(readable, group))
-        plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
     if tree.list_files(root) != files:
         raise InputError(
             f"{readable_name(root)} changed while it was listed: run the command again once it is"
             " complete"
         )
-    label = f"{readable_name(root.name)} {image_size}px"
-    return dataclasses.replace(plan, label=label, skipped=skipped)
+    plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
+    return dataclasses.replace(plan, skipped=skipped)

@@ -49,26 +49,17 @@ class Listing(NamedTuple):
     shape: tuple[int, int] | None  # (width, height) of every image; None if they may differ
 
 
-class FileRecipe(NamedTuple):
-    """Makes records from image files."""
-
-    root: str  # directory of the images, or a zip archive
-    image_size: int  # height and width in pixels
-    crop: int  # side of the central square in pixels; 0 for the largest square
-    shape: tuple[int, int] | None  # required width and height of every image; None for any
-    factors: tuple[str, ...]  # names of the factors
-
-    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
-        """Returns a record's PNG file and factors; raises InputError if it cannot be read."""
-        name = images.readable_name(entry.file)
-        file: Any = os.path.join(self.root, entry.file)
-        if os.path.isfile(self.root):
-            with images.damage_as_input_error(f"cannot read image {name}"):
-                file = io.BytesIO(_archive(self.root).read(entry.file))
-        image = images.decode_image(
-            file, self.image_size, name=name, crop=self.crop, shape=self.shape
-        )
-        return encode_png(image), dict(zip(self.factors, entry.factors, strict=True))
+def read_image(
+    root: str, image_size: int, crop: int, shape: tuple[int, int] | None, entry: Entry
+) -> tuple[bytes, tuple[int, ...]]:
+    """Returns the PNG file and values of an entry of a directory or archive; see `builder.Make`."""
+    name = images.readable_name(entry.file)
+    file: Any = os.path.join(root, entry.file)
+    if os.path.isfile(root):
+        with images.damage_as_input_error(f"cannot read image {name}"):
+            file = io.BytesIO(_archive(root).read(entry.file))
+    image = images.decode_image(file, image_size, name=name, crop=crop, shape=shape)
+    return encode_png(image), entry.factors
 
 
 @functools.cache
@@ -82,22 +73,20 @@ def plan_of_files(
     """Returns the plan that prepares listed image files."""
     import PIL
 
-    root, factors = os.fspath(listing.root), tuple(listing.factors)
-    files = FileRecipe(root, image_size, crop, listing.shape, factors)
     # Names, splits and attributes, wherever the source is.
     entries = {split: [(e.file, e.factors) for e in part] for split, part in listing.splits.items()}
     digest = hashlib.sha256(os.fsencode(repr((entries, listing.factors)))).hexdigest()[:16]
     origin = {"name": name, "image_size": image_size, "crop": crop, "source": digest}
+    root, shape = os.fspath(listing.root), listing.shape
     return Plan(
         name=name,
         image_size=image_size,
         splits=listing.splits,
         factors=listing.factors,
-        identity=repr((PIL.__version__, files._replace(root=""))),  # wherever the source is
-        make=files.make,
+        identity=repr((PIL.__version__, image_size, crop, shape)),
+        make=functools.partial(read_image, root, image_size, crop, shape),
         origin=origin | ({"group": group} if group else {}),
-        source=images.readable_name(listing.root),
-        label=f"{name} {image_size}px",
+        source=images.readable_name(root),
     )
 
 
@@ -250,24 +239,21 @@ def _find(source: Path, wanted: str, *names: str) -> Path:
 
 
 def _by_name(root: Path) -> dict[str, tuple[str, str]]:
-    """Returns the path and stamp of each file by its name alone, see `_files`."""
-    return {os.path.basename(file): (file, stamp) for file, stamp in _files(root).items()}
-
-
-def _files(root: Path) -> dict[str, str]:
-    """Returns the relative path and a stamp, which changes with the file, of each file."""
+    """Returns the path and the stamp of each file of a directory or archive by its name alone."""
     if root.is_dir():
-        return list_files(root)
-    damaged = f"{root} is not a complete zip archive"
-    with (
-        images.damage_as_input_error(damaged, "download it again"),
-        zipfile.ZipFile(root) as archive,
-    ):
-        # `is_dir` fails for a member without a name.
-        members = [m for m in archive.infolist() if not m.filename.endswith("/")]
-    if any(member.flag_bits & 1 for member in members):
-        raise InputError(f"{root} is encrypted: unzip it, and give the folder in its place")
-    return {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members}
+        files = list_files(root)
+    else:
+        damaged = f"{root} is not a complete zip archive"
+        with (
+            images.damage_as_input_error(damaged, "download it again"),
+            zipfile.ZipFile(root) as archive,
+        ):
+            # `is_dir` fails for a member without a name.
+            members = [m for m in archive.infolist() if not m.filename.endswith("/")]
+        if any(member.flag_bits & 1 for member in members):
+            raise InputError(f"{root} is encrypted: unzip it, and give the folder in its place")
+        files = {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members}
+    return {os.path.basename(file): (file, stamp) for file, stamp in files.items()}
 
 
 def _need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: Path) -> None:

@@ -81,13 +81,9 @@ by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0
 
 def face_seeds(split: str, count: int | None = None) -> list[str]:
     """Returns the DiceBear seeds of the first faces of a split, by default of all."""
-    size = SPLIT_SIZES[split]
-    count = size if count is None else count
-    if not 0 < count <= size:
-        raise InputError(f"{count} faces of {split} requested: use 1 to {size}")
-    left_out = TWINS if split == "train" else ()
+    size, left_out = SPLIT_SIZES[split], TWINS if split == "train" else ()
     kept = [i for i in range(size + len(left_out)) if i not in left_out]
-    return [f"toon_faces/{split}/{i}" for i in kept[:count]]
+    return [f"toon_faces/{split}/{i}" for i in kept[: count or size]]
 
 
 @functools.cache
@@ -118,24 +114,13 @@ def face_factors(seed: str) -> dict[str, str]:
     return factors
 
 
-def render_face(seed: str, size: int) -> tuple[bytes, dict[str, str]]:
-    """Renders a face on white as a PNG file; returns it and the factors."""
+def render_face(seed: str, size: int) -> bytes:
+    """Returns a PNG file of a face on white."""
     import resvg_py
 
     svg = _avatar(seed, size).to_string()
     drawn = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
-    face = decode_image(io.BytesIO(bytes(drawn)), size, name=seed)
-    return encode_png(face), face_factors(seed)
-
-
-def renderer_fingerprint() -> str:
-    """Returns the SHA-256 of the first drawings and their factors; identifies the renderer."""
-    digest = hashlib.sha256()
-    for split in SPLIT_SIZES:
-        for seed in face_seeds(split, 8):
-            factors = json.dumps(face_factors(seed), sort_keys=True)
-            digest.update(f"{seed}\n{_avatar(seed, 64).to_string()}\n{factors}\n".encode())
-    return digest.hexdigest()
+    return encode_png(decode_image(io.BytesIO(bytes(drawn)), size, name=seed))
 
 
 def check_renderer() -> None:
@@ -148,18 +133,22 @@ def check_renderer() -> None:
             f"toon_faces is drawn by {error.name}, which is not installed: pip install {pins}"
         ) from None
     others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
+    digest = hashlib.sha256()
+    for seed in [seed for split in SPLIT_SIZES for seed in face_seeds(split, 8)]:
+        factors = json.dumps(face_factors(seed), sort_keys=True)
+        digest.update(f"{seed}\n{_avatar(seed, 64).to_string()}\n{factors}\n".encode())
     # The fingerprint covers vector drawings only; another version of resvg may give other pixels.
-    if others or renderer_fingerprint() != FINGERPRINT:
+    if others or digest.hexdigest() != FINGERPRINT:
         raise InputError(
             "the installed packages draw other faces than toon_faces 1.0.0 "
             f"({others or 'versions are the pinned ones'}): pip install {pins}"
         )
 
 
-def _draw(image_size: int, entry: Entry) -> tuple[bytes, dict[str, int]]:
+def _draw(image_size: int, entry: Entry) -> tuple[bytes, list[int]]:
     """Draws the face whose seed is the file of an entry; see `builder.Make`."""
-    png, factors = render_face(entry.file, image_size)
-    return png, {name: FACTORS[name].index(value) for name, value in factors.items()}
+    factors = face_factors(entry.file)
+    return render_face(entry.file, image_size), [FACTORS[n].index(factors[n]) for n in FACTORS]
 
 
 def prepare_faces(image_size: int, cache: Path) -> Path:
@@ -182,7 +171,6 @@ def prepare_faces(image_size: int, cache: Path) -> Path:
             make=functools.partial(_draw, image_size),
             origin={"name": NAME, "version": VERSION, "image_size": image_size},
             source=NAME,
-            label=f"{NAME} {image_size}px: drawing",
             card=_CARD,
         )
 

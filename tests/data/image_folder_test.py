@@ -13,7 +13,6 @@ from PIL import Image
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import builder, image_folder, layouts, load_dataset
 from pivq_jax.data.builder import Entry
-from pivq_jax.data.layouts import FileRecipe
 from pivq_jax.data.splits import assign_splits, in_splits
 
 SPLITS = ("train", "validation", "test")
@@ -177,13 +176,13 @@ def test_only_corrupt_files_is_one_error_and_no_data_set(tmp_path, monkeypatch, 
 def made(monkeypatch):
     """The names of the images that were read since the last call."""
     names = []
-    make = FileRecipe.make
+    read = layouts.read_image
 
-    def counting(recipe, entry):
-        names.append(entry.file)
-        return make(recipe, entry)
+    def counting(*arguments):
+        names.append(arguments[-1].file)
+        return read(*arguments)
 
-    monkeypatch.setattr(FileRecipe, "make", counting)
+    monkeypatch.setattr(layouts, "read_image", counting)
 
     def take():
         found = sorted(set(names))
@@ -216,16 +215,16 @@ def test_a_stop_is_continued(tmp_path, monkeypatch, made):
     monkeypatch.setattr(builder, "_SHARD_IMAGES", 4)
     monkeypatch.setattr(image_folder, "_FEW", 1)
     root = fill(tmp_path / "faces", 40)
-    counting = FileRecipe.make
+    counting = layouts.read_image
     last = layouts.image_folder(root).splits["test"][-1].file  # of the last split, so written last
 
-    def stopped(recipe, entry):
-        if entry.file == last:
+    def stopped(*arguments):
+        if arguments[-1].file == last:
             raise KeyboardInterrupt
-        return counting(recipe, entry)
+        return counting(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileRecipe, "make", stopped)
+        patch.setattr(layouts, "read_image", stopped)
         with pytest.raises(KeyboardInterrupt):
             load(root, tmp_path)
     written = made()
@@ -255,16 +254,16 @@ def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypat
 def test_a_folder_that_goes_away_ends_the_preparation(tmp_path, monkeypatch, few):
     """Once it is back, no image is left out."""
     monkeypatch.setattr(image_folder, "_FEW", few)
-    root, make, read = fill(tmp_path / "faces", 30), FileRecipe.make, []
+    root, read_image, read = fill(tmp_path / "faces", 30), layouts.read_image, []
 
-    def going(recipe, entry):
-        read.append(entry.file)
+    def going(*arguments):
+        read.append(arguments[-1].file)
         if len(read) == 30:  # the last one
             root.rename(tmp_path / "elsewhere")
-        return make(recipe, entry)
+        return read_image(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileRecipe, "make", going)
+        patch.setattr(layouts, "read_image", going)
         with pytest.raises(FileNotFoundError) as error:
             load(root, tmp_path)
     assert len(read) == 30 and error.value.filename.endswith(read[-1])

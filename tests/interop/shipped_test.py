@@ -23,7 +23,7 @@ def model():
 
 def drawn_faces(split: str, count: int, size: int) -> np.ndarray:
     """f32 [count, size, size, 3] in [-1, 1], the first of a split."""
-    files = [toon_faces.render_face(s, size)[0] for s in toon_faces.face_seeds(split, count)]
+    files = [toon_faces.render_face(s, size) for s in toon_faces.face_seeds(split, count)]
     images = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
     return np.stack(images).astype(np.float32) / 127.5 - 1
 
