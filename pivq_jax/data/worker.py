@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pivq_jax.common.errors import InputError
 
@@ -80,19 +80,14 @@ def main() -> None:
     """Works on what it receives; sends results, then None, or an exception."""
     connection = Connection(int(sys.argv[1]))
     function, items = connection.recv()
-
-    def send(message: Any) -> None:
-        try:
-            connection.send(message)
-        except ConnectionError:  # the parent is gone
-            sys.exit()
-
+    last: Exception | None = None
     try:
         for item in items:
             for result in function(item):
-                send(result)
-        send(None)
+                connection.send(result)
     except Exception as error:
         if not isinstance(error, OSError | InputError):
             traceback.print_exc()
-        send(error)
+        last = error
+    with contextlib.suppress(ConnectionError):  # the parent is gone
+        connection.send(last)
