@@ -1,8 +1,8 @@
 """Reads arrays from pickled files without executing code in them.
 
-A pickle is a program: loading one calls any function that it names. These unpicklers know the few
-names that stand for arrays and reject all others. PyTorch's files are read by the one written in
-Python: in the one written in C, the memo takes as much memory as a number in a damaged file says.
+A pickle is a program: loading one calls any function that it names. This unpickler knows the few
+names that stand for arrays and rejects all others. It is the one written in Python: in the one
+written in C, the memo takes as much memory as a number in a damaged file says.
 """
 
 import collections
@@ -20,22 +20,16 @@ from pivq_jax.common.errors import InputError, brief
 # Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
-# Types of storage, as text, which has no attributes that a pickle could set.
-_STORAGES = {
-    "HalfStorage": "<f2",
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "LongStorage": "<i8",
-}
-
 
 def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Reads nested dictionaries of NumPy arrays from a pickle; nested keys are joined by dots."""
     try:
         with path.open("rb") as file:
-            tree = _NumpyUnpickler(file).load()
-        tensors = traverse_util.flatten_dict(tree, sep=".")
-        return {name: _array(tensor) for name, tensor in tensors.items()}
+            tree = _Unpickler(file, _NUMPY).load()
+        arrays = {k: np.asarray(x) for k, x in traverse_util.flatten_dict(tree, sep=".").items()}
+        if others := [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
+            raise pickle.UnpicklingError(f"it holds {others[0]}, which is not an array")
+        return arrays
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
             f"{path} is not a whole pickle of arrays ({brief(error)}): {remedy}"
@@ -60,25 +54,6 @@ def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _array(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is not an array")
-    return array
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Unpickler of NumPy arrays, of a package that is installed, and of built-in types."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module, name:
-            case "numpy", "ndarray" | "dtype":
-                return getattr(np, name)
-            case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
-                return np.array(0).__reduce__()[0]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-
-
 class _Tensor(NamedTuple):
     """A pickled tensor: a view of a storage whose data are elsewhere."""
 
@@ -101,28 +76,6 @@ class _Tensor(NamedTuple):
         return np.ascontiguousarray(view).reshape(self.shape)
 
 
-class _TorchUnpickler(pickle._Unpickler):
-    """Unpickler of dictionaries of `_Tensor`."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module, name:
-            case "collections", "OrderedDict":
-                return collections.OrderedDict
-            case "torch._utils", "_rebuild_tensor_v2":
-                return _rebuild_tensor
-            case "torch._utils", "_rebuild_parameter":
-                return lambda data, *_: data
-            case "torch", storage if storage in _STORAGES:
-                return _STORAGES[storage]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
-
-    def persistent_load(self, pid: Any) -> tuple[np.dtype, str]:
-        kind, storage, key, *_ = pid
-        if kind != "storage" or storage not in _STORAGES.values():
-            raise pickle.UnpicklingError("it refers to something that is not a storage")
-        return np.dtype(storage), str(key)
-
-
 def _rebuild_tensor(
     storage: tuple[np.dtype, str], offset: int, shape: Any, strides: Any, *_: Any
 ) -> _Tensor:
@@ -130,6 +83,46 @@ def _rebuild_tensor(
     if len(shape) > 8 or not all(isinstance(n, int) and 0 <= n < 2**48 for n in numbers):
         raise pickle.UnpicklingError(f"a tensor of {len(shape)} axes, or of wrong numbers")
     return _Tensor(*storage, offset, tuple(shape), tuple(strides))
+
+
+# Values for the names in pickles. A type of storage is text, which has no attributes to set.
+_NUMPY = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): np.array(0).__reduce__()[0],
+    ("numpy._core.multiarray", "_reconstruct"): np.array(0).__reduce__()[0],
+}
+_STORAGES = {
+    ("torch", "HalfStorage"): "<f2",
+    ("torch", "FloatStorage"): "<f4",
+    ("torch", "DoubleStorage"): "<f8",
+    ("torch", "LongStorage"): "<i8",
+}
+_TORCH = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    **_STORAGES,
+}
+
+
+class _Unpickler(pickle._Unpickler):
+    """Unpickler of built-in types and of what has one of the known names."""
+
+    def __init__(self, file: Any, known: dict[tuple[str, str], Any]) -> None:
+        super().__init__(file)
+        self._known = known
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._known:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
+        return self._known[module, name]
+
+    def persistent_load(self, pid: Any) -> tuple[np.dtype, str]:
+        kind, storage, key, *_ = pid
+        if kind != "storage" or storage not in _STORAGES.values():
+            raise pickle.UnpicklingError("it refers to something that is not a storage")
+        return np.dtype(storage), str(key)
 
 
 def _read_zip(file: IO[bytes]) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
@@ -140,14 +133,14 @@ def _read_zip(file: IO[bytes]) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
         root = pickled.removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
-        tensors = _TorchUnpickler(archive.open(pickled)).load()
+        tensors = _Unpickler(archive.open(pickled), _TORCH).load()
         keys = {tensor.storage for tensor in tensors.values()}
         return tensors, {key: archive.read(f"{root}data/{key}") for key in keys}
 
 
 def _read_legacy(file: IO[bytes]) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
     """Same for the older format: four pickles, the keys of the storages, the storages."""
-    magic, _, system, tensors, keys = (_TorchUnpickler(file).load() for _ in range(5))
+    magic, _, system, tensors, keys = (_Unpickler(file, _TORCH).load() for _ in range(5))
     if magic != _LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("it does not begin as a PyTorch file does")
     itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in tensors.values()}
