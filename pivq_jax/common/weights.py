@@ -20,7 +20,6 @@ from flax import traverse_util
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import cache_folder, write_atomically
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.pickles import read_torch_file
 
 # A tree of arrays by name. `optax.Params` is no stricter for mypy, and long in the reference.
 Params = Any
@@ -56,22 +55,15 @@ def default_weights_dir() -> Path:
 def read_weights(path: Path, shapes: Any, remedy: str) -> Any:
     """Reads a tree of float32 arrays, named by their path as in `backbone.conv_0.bias`."""
     # Before what may be larger than the memory is read.
-    _check_shapes(read_header(path, remedy)[0], shapes, str(path), remedy)
-    return check_weights(read_safetensors(path, remedy)[0], shapes, str(path), remedy)
+    check_weights(read_header(path, remedy)[0], shapes, str(path), remedy)
+    arrays = read_safetensors(path, remedy).items()
+    return traverse_util.unflatten_dict({k: np.asarray(x, np.float32) for k, x in arrays}, sep=".")
 
 
-def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Reads a PyTorch state dict from a `.safetensors` file or a file written by `torch.save`."""
-    if path.suffix != ".safetensors":
-        return read_torch_file(path, remedy)
-    return read_safetensors(path, remedy)[0]
-
-
-def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the arrays of a safetensors file, by name, and its metadata."""
+def read_safetensors(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Reads the arrays of a safetensors file by name."""
     with _opened(path, remedy) as file:
-        names = _shapes(file, path)
-        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+        return {name: file.get_tensor(name) for name in _shapes(file, path)}
 
 
 def read_header(path: Path, remedy: str) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, str]]:
@@ -113,9 +105,9 @@ def _shapes(file: Any, path: Path) -> dict[str, jax.ShapeDtypeStruct]:
     return shapes
 
 
-def write_weights(path: Path, tree: Any) -> None:
-    """Writes nested dictionaries of arrays, atomically, to a file for `read_weights`."""
-    _keep(path, pack_arrays(traverse_util.flatten_dict(tree, sep=".")))
+def write_weights(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays, atomically, to a file for `read_weights`."""
+    _keep(path, pack_arrays(arrays))
 
 
 def pack_arrays(arrays: Mapping[str, Any], metadata: dict[str, str] | None = None) -> bytes:
@@ -165,16 +157,11 @@ def find_faults(
     return faults
 
 
-def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, remedy: str) -> Any:
-    """Arranges named tensors in a tree of float32 arrays and checks their shapes."""
-    _check_shapes(tensors, shapes, source, remedy)
-    names = traverse_util.flatten_dict(shapes, sep=".")
-    filled = {name: np.asarray(tensors[name], np.float32) for name in names}
-    return traverse_util.unflatten_dict(filled, sep=".")
+def check_weights(tensors: Mapping[str, Any], shapes: Any, source: str, remedy: str) -> None:
+    """Checks named tensors, or what a header says of them, against a tree of shapes.
 
-
-def _check_shapes(tensors: Mapping[str, Any], shapes: Any, source: str, remedy: str) -> None:
-    """Checks tensors, or what a header says of them; the error names up to five faults."""
+    The error names up to five faults.
+    """
     expected = traverse_util.flatten_dict(shapes, sep=".")
     if wrong := find_faults(tensors, expected, any_float=True):
         shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")

@@ -18,7 +18,8 @@ import numpy as np
 from flax import traverse_util
 
 from pivq_jax.common.files import expanded, is_remote
-from pivq_jax.common.weights import check_weights, download, read_state_dict
+from pivq_jax.common.pickles import read_torch_file
+from pivq_jax.common.weights import check_weights, download, read_safetensors
 
 # The file that pytorch-fid downloads, 96 MB.
 WEIGHTS_URL = (
@@ -79,7 +80,9 @@ def load_inception(path: str | Path = "") -> dict[str, Any]:
     """Loads the file of pytorch-fid, or a safetensors file with its tensors, or either by URL."""
     url = str(path) or WEIGHTS_URL
     file = download(url, _REMEDY) if is_remote(url) else expanded(path)
-    return fold_batch_norms(read_state_dict(file, _REMEDY), str(file))
+    if file.suffix == ".safetensors":
+        return fold_batch_norms(read_safetensors(file, _REMEDY), str(file))
+    return fold_batch_norms(read_torch_file(file, _REMEDY), str(file))
 
 
 def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
@@ -92,7 +95,8 @@ def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[
         expected |= {f"{name}.bn.{part}": (outputs,) for part in _BN_PARTS}
     shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in expected.items()}
     used = {k: v for k, v in state_dict.items() if not k.endswith("num_batches_tracked")}
-    weights = traverse_util.flatten_dict(check_weights(used, shapes, source, _REMEDY), sep=".")
+    check_weights(used, shapes, source, _REMEDY)
+    weights = {name: np.asarray(x, np.float32) for name, x in used.items()}
     params = {}
     for name in kernels:
         factor, shift, mean, variance = (weights[f"{name}.bn.{part}"] for part in _BN_PARTS)

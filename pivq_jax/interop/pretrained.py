@@ -227,7 +227,7 @@ def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | Non
     numbers = [each.size for each in held.values()] + [held[form].shape[0] * space.num_codes]
     if (largest := max(numbers)) > MOST_CODES:
         raise InputError(f"{path} holds {largest:,} numbers, more than {MOST_CODES:,}: {_REMEDY}")
-    arrays, _ = read_safetensors(path, _REMEDY)
+    arrays = read_safetensors(path, _REMEDY)
     try:
         if form == RANKS:
             codes = space.unrank(arrays[RANKS])
@@ -272,7 +272,7 @@ def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> 
         raise InputError(f"{path} is no prior ({brief(error)}): {_REMEDY}") from error
     # What does not fit is not read: it may be larger than the memory.
     fits = not find_faults(shapes, traverse_util.flatten_dict(params, sep="/"))
-    arrays = read_safetensors(path, _REMEDY)[0] if fits else {}
+    arrays = read_safetensors(path, _REMEDY) if fits else {}
     if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
         raise InputError(f"{path} does not hold the weights of its prior: {_REMEDY}")
     return Prior(network, traverse_util.unflatten_dict(arrays, sep="/"), bits)

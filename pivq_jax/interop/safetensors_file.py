@@ -50,7 +50,7 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
     description, config = _check_description(metadata.get(KEY, ""), path)
     shapes = model_shapes(config, str(path))
     check_state_dict(held, shapes, str(path))  # before what may be larger than the memory is read
-    arrays, _ = read_safetensors(path, remedy)
+    arrays = read_safetensors(path, remedy)
     params = from_torch(arrays, shapes, str(path))
     if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise InputError(f"{path} holds NaN or infinity in {', '.join(broken)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
@@ -136,8 +137,8 @@ def weight_shapes(network: str) -> dict[str, Any]:
     return {"backbone": variables["params"], "heads": heads}
 
 
-def _read_package(network: str) -> dict[str, Any]:
-    """Reads the weights of the package and renames them."""
+def _read_package(network: str) -> dict[str, np.ndarray]:
+    """Reads the weights of the package, named by their path in the tree of `load_lpips`."""
     spec = importlib.util.find_spec(_PACKAGE)  # finds a package without importing it
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
@@ -152,4 +153,5 @@ def _read_package(network: str) -> dict[str, Any]:
             tensors[f"heads.block_{head[1]}"] = tensor.ravel()  # a 1x1 convolution to one channel
         else:
             tensors[re.sub(r"^\w+\.Conv_", "backbone.conv_", name)] = tensor
-    return check_weights(tensors, weight_shapes(network), str(path), remedy)
+    check_weights(tensors, weight_shapes(network), str(path), remedy)
+    return tensors

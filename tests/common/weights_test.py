@@ -12,7 +12,7 @@ import pytest
 
 from pivq_jax.common import weights
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.weights import download, read_state_dict, write_weights
+from pivq_jax.common.weights import download, read_safetensors, read_weights, write_weights
 
 
 def write(path, header, data=b""):
@@ -26,13 +26,13 @@ def test_numbers_that_numpy_lacks_are_named(tmp_path, dtype):
     header = {"w": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}
     path = write(tmp_path / "w.safetensors", header, b"ab")
     with pytest.raises(InputError, match=rf"holds w as {dtype}: use one of F64, F32, "):
-        read_state_dict(path, "")
+        read_safetensors(path, "")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
-def test_weights_of_every_float_are_taken_as_float32(dtype):
-    tensors = {"w": np.arange(3).astype(jnp.dtype(dtype))}
-    taken = weights.check_weights(tensors, {"w": jax.ShapeDtypeStruct((3,), np.float32)}, "it", "")
+def test_weights_of_every_float_are_taken_as_float32(tmp_path, dtype):
+    write_weights(tmp_path / "w", {"w": np.arange(3).astype(jnp.dtype(dtype))})
+    taken = read_weights(tmp_path / "w", {"w": jax.ShapeDtypeStruct((3,), np.float32)}, "")
     assert taken["w"].dtype == np.float32 and taken["w"].tolist() == [0, 1, 2]
 
 
@@ -41,7 +41,7 @@ def test_more_tensors_than_any_model_has_are_refused(tmp_path, monkeypatch):
     tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     path = write(tmp_path / "w.safetensors", dict.fromkeys("abc", tensor))
     with pytest.raises(InputError, match="holds 3 tensors, more than 2"):
-        read_state_dict(path, "")
+        read_safetensors(path, "")
 
 
 def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monkeypatch):
