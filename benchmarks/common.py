@@ -2,11 +2,14 @@
 
 import argparse
 import contextlib
+import http.server
 import importlib.util
 import shutil
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +139,23 @@ def chromium() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Prints nothing."""
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serves the files of a folder on localhost; yields its address."""
+    handler = partial(_Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
 
 
 def labelled(picture: Pixels, columns: Sequence[str], rows: Sequence[str] = ()) -> Pixels:

@@ -29,9 +29,9 @@ from benchmarks.common import (
     open_model,
     output_of,
     parser_for,
+    serving,
 )
 from benchmarks.edits import Judge, images_and_labels, trained_judge
-from benchmarks.explore_browser import serving
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
 from pivq_jax.explore.engine import Engine

@@ -22,7 +22,7 @@ LEFT_OUT = {
         "vq_vae",
     ),
     "train many models, which takes hours": ("ablation", "rate_distortion"),
-    "need a browser and no accelerator": ("explore_browser", "explore_pictures"),
+    "needs a browser and no accelerator": ("explore_pictures",),
     "needs libtpu and no accelerator": ("matching_tpu",),
     "summarizes runs": ("summary",),
 }
@@ -94,9 +94,6 @@ JOBS = (
         (30, 60),
         f"benchmarks.compression {FACES} --only-ours --output={{folder}}/compression",
         "--images=100",
-    ),
-    Job(
-        "explore", (20, 30), f"benchmarks.explore {FACES}", "--requests=5", ("starlette", "uvicorn")
     ),
     Job("edits", (0, 40), f"benchmarks.edits {FACES} --output={{folder}}/edits"),
     Job(

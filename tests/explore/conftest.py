@@ -41,7 +41,7 @@ def folder(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(backend: str, engine: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the page is served."""
-    from benchmarks.explore_browser import serving
+    from benchmarks.common import serving
 
     static = backend == "static"
     with serving(request.getfixturevalue("folder")) if static else served(engine) as found:
