@@ -17,7 +17,6 @@ class Job(NamedTuple):
 LEFT_OUT = {
     "need photographs, see docs/photographs.md": (
         "face_identity",
-        "faces",
         "faces_peers",
         "vq_vae",
     ),
