@@ -7,55 +7,28 @@ not included, on either side.
 """
 
 import re
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from launch.hlo import Program
 from pivq_jax.matching import auction, certificate
 
 _MEGAHERTZ = 1500.0  # nominal clock frequency, to convert cycles into time
 
 
-class Program:
-    """Computations of a compiled program and their cycles."""
+def cycles(program: Program, name: str) -> int:
+    """Cycles of the operations of a computation, without loops and branches that it calls."""
+    texts = (instruction.attributes for instruction in program.computations[name])
+    return sum(int(n) for text in texts for n in re.findall(r'"estimated_cycles":"(\d+)"', text))
 
-    def __init__(self, text: str):
-        self.lines: dict[str, list[str]] = {}
-        name = ""
-        for line in text.splitlines():
-            opening = re.match(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line)
-            if opening:
-                name = opening[1]
-                self.lines[name] = []
-            elif line.startswith("}"):
-                name = ""
-            elif name:
-                self.lines[name].append(line)
-        self.entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.M)[1]  # type: ignore[index]
 
-    def cycles(self, name: str) -> float:
-        """Cycles of the operations of a computation, without loops and branches that it calls."""
-        matches = (re.search(r'"estimated_cycles":"(\d+)"', line) for line in self.lines[name])
-        return float(sum(int(match[1]) for match in matches if match))
-
-    def called(self, name: str, kind: str) -> list[str]:
-        """Loop bodies ("while") or branches ("conditional") that a computation calls."""
-        bodies: list[str] = []
-        for line in self.lines[name]:
-            if f" {kind}(" not in line:
-                continue
-            if kind == "while":
-                bodies += re.findall(r"body=%?([\w.\-]+)", line)
-            else:
-                branches = re.search(r"branch_computations=\{([^}]*)\}", line)
-                names = (
-                    branches[1]
-                    if branches
-                    else " ".join(re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line))
-                )
-                bodies.append(max(re.findall(r"[\w.\-]+", names), key=self.cycles))
-        return bodies
+def called(program: Program, name: str, opcode: str) -> list[str]:
+    """What takes most cycles of each "while" (its body) or "conditional" of a computation."""
+    calls = [each for each in program.computations[name] if each.opcode == opcode]
+    return [max(each.called, key=partial(cycles, program)) for each in calls]
 
 
 def compile_for(topology: str, solve: Any, shape: tuple[int, ...]) -> Program:
@@ -65,7 +38,7 @@ def compile_for(topology: str, solve: Any, shape: tuple[int, ...]) -> Program:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     sharding = jax.sharding.SingleDeviceSharding(devices[0])
     argument = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
-    return Program(str(jax.jit(solve).lower(argument).compile().as_text()))
+    return Program(str(jax.jit(solve).lower(argument).compile().as_text()), devices=1)
 
 
 def lockstep_steps(cost: np.ndarray) -> int:
@@ -112,20 +85,20 @@ def estimate(topology: str, cost: np.ndarray, kind: str) -> dict[str, Any]:
     steps = jax.device_get(jax.jit(own)(cost)[2])
     program = compile_for(topology, own, cost.shape)
     # In program order: rounds, then waves; inside a wave, the end of a search.
-    loops = program.called(program.entry, "while")
-    rounds, waves = [loop for loop in loops if program.cycles(loop)][-2:]
-    ending = program.called(waves, "conditional")[-1]
+    loops = called(program, program.entry, "while")
+    rounds, waves = [loop for loop in loops if cycles(program, loop)][-2:]
+    ending = called(program, waves, "conditional")[-1]
     parts = {
-        "rounds": int(steps.rounds) * program.cycles(rounds),
-        "waves": int(steps.waves) * program.cycles(waves),
-        "searches": int(steps.searches) * program.cycles(ending),
+        "rounds": int(steps.rounds) * cycles(program, rounds),
+        "waves": int(steps.waves) * cycles(program, waves),
+        "searches": int(steps.searches) * cycles(program, ending),
     }
 
     peer = compile_for(topology, jax.vmap(optax.assignment.hungarian_algorithm), cost.shape)
-    outer = max(peer.called(peer.entry, "while"), key=lambda n: len(peer.called(n, "while")))
-    inner = max(map(peer.cycles, peer.called(outer, "while")))
+    outer = max(called(peer, peer.entry, "while"), key=lambda n: len(called(peer, n, "while")))
+    inner = max(cycles(peer, loop) for loop in called(peer, outer, "while"))
     turns = lockstep_steps(cost)
-    theirs = turns * inner + cost.shape[1] * peer.cycles(outer)
+    theirs = turns * inner + cost.shape[1] * cycles(peer, outer)
     ours = sum(parts.values())
     size = "x".join(map(str, cost.shape))
     print(
