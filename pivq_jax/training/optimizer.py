@@ -118,7 +118,7 @@ def orthogonalize(
                 groups[upright[number].shape].append(number)
         for numbers in groups.values():
             stack = jnp.stack([upright[number].astype(dtype) for number in numbers])
-            with jax.named_scope("muon"):  # benchmarks/versus_torch.py looks for this name
+            with jax.named_scope("muon"):  # for profiles
                 stack = newton_schulz(stack) if mesh is None else _shared_out(stack, mesh)
             for number, matrix in zip(numbers, stack, strict=True):
                 kernel = leaves[number]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +36,9 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW at its peak rate and, unless it has all parameters, Muon at its own.
 
-    `name` is 'adamw'; 'muon', which has the weights of linear layers and convolutions; or
-    'torch.optim.Muon', PyTorch's own, in bfloat16 and for those of linear layers alone.
+    `name` is 'adamw', or 'muon', which has the weights of linear layers and convolutions.
     """
-    kinds = {"adamw": (), "muon": (nn.Linear, nn.Conv2d), "torch.optim.Muon": (nn.Linear,)}[name]
+    kinds = {"adamw": (), "muon": (nn.Linear, nn.Conv2d)}[name]
     matrices = [module.weight for module in model.modules() if isinstance(module, kinds)]
     theirs = {id(weight) for weight in matrices}
     named = {n: p for n, p in model.named_parameters() if id(p) not in theirs}
@@ -59,15 +57,10 @@ def make_optimizers(
             fused=True,
         )
     ]
-    shared: dict[str, Any] = {
-        "lr": muon_learning_rate,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-    }
     if name == "muon":
-        optimizers.append(Muon(matrices, **shared))
-    elif name == "torch.optim.Muon":
-        optimizers.append(torch.optim.Muon(matrices, **shared, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(
+            Muon(matrices, lr=muon_learning_rate, momentum=momentum, weight_decay=weight_decay)
+        )
     return optimizers
 
 
