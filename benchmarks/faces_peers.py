@@ -20,12 +20,8 @@ calibration just before, on the same core: what 60 steps of each phase take, the
 the codebook's start. The steps of that start and of the warm-up are scaled in proportion. `seconds`
 in the table is the time of training as it then was, with all of this and with checkpoints.
 
-In both models, samples exchange codes of pairs of training images as an evaluation of the config
-does: with its `sample.nearest_of`, the second parent is matched to the first by each model's own
-latents. Half of the differing codes are exchanged: `pivq_jax.sampling.recombine` chooses them, and
-in the grid, they are on one side of a line. In a further row of the table, the grid exchanges half
-of all places of the same parents, chosen one by one. All metrics are of 8-bit images, by the
-functions of an evaluation, with the features of VGG16.
+All metrics are of 8-bit reconstructions of the test images, by the functions of an evaluation, with
+the features of VGG16.
 
 Rows are appended to rows.jsonl in --output as they finish and not repeated, and an interrupted
 training of PI-VQ continues, so the same command goes on after an interruption. Each row has the
@@ -45,8 +41,7 @@ import jax
 
 from benchmarks import vq_vae
 from benchmarks.common import markdown, parser_for, training_images
-from benchmarks.runs import run
-from benchmarks.screen import check_settings, origin, read_rows, run_side_by_side
+from benchmarks.screen import check_settings, origin, read_rows, run, run_side_by_side
 from pivq_jax.common.memory import TUNABLES
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
@@ -75,8 +70,6 @@ COLUMNS = (
     ("LPIPS", "lpips", ".4f"),
     ("reconstruction FID", "rfid", ".4f"),
 )
-QUALITY = ("precision / recall", "density", "coverage")
-SAMPLED = ("fid", "precision", "recall", "density", "coverage", "k3")
 Result = TypeVar("Result")
 
 
@@ -167,47 +160,14 @@ def measure(
     return run(variant, changes, workdir, core)
 
 
-def row_of(name: str, minutes: float, seed: int, metrics: dict[str, Any]) -> dict[str, Any]:
-    """A row of the table from the metrics of a run."""
-    kept = (*(key for _, key, _ in COLUMNS), *SAMPLED, "codes_used", "real_images")
-    row = {"name": name, "minutes": minutes, "seed": seed}
-    row |= {key: metrics[key] for key in kept if key in metrics}
-    return row | {key: metrics[key] for key in ("scattered", "baselines") if key in metrics}
-
-
-def sampled_cells(found: dict[str, Any]) -> list[str]:
-    """The cells of samples: FID, and the rest at k = 5 and k = 3."""
-    cells = [f"{found['fid']:.4f}"]
-    for at in (found, found.get("k3")):
-        if at is None:  # too few images
-            cells += [""] * len(QUALITY)
-            continue
-        cells.append(f"{at['precision']:.3f} / {at['recall']:.3f}")
-        cells += [f"{at[name]:.3f}" for name in ("density", "coverage")]
-    return cells
-
-
 def table(rows: list[dict[str, Any]]) -> str:
-    """Formats rows as Markdown, one line per seed, below what needs no model."""
-    titles = [title for title, _, _ in COLUMNS]
-    titles += ["FID", *(f"{title}, k = {k}" for k in (5, 3) for title in QUALITY)]
-    no_model: list[str] = [""] * len(COLUMNS)
-    lines: list[list[str]] = []
-    of_seeds: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        if "baselines" in row:
-            of_seeds.setdefault(row["seed"], row["baselines"])
-    for seed, baselines in of_seeds.items():
-        for title, found in baselines.items():
-            lines.append([title, str(seed), *no_model, *sampled_cells(found)])
+    """Formats rows as Markdown, one line per seed."""
+    lines = []
     for name, title in TITLES.items():
         for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
-            model = [format(row[key], how) for _, key, how in COLUMNS]
-            lines.append([title, str(row["seed"]), *model, *sampled_cells(row)])
-            if "scattered" in row:
-                cells = sampled_cells(row["scattered"])
-                lines.append([f"{title}, places one by one", str(row["seed"]), *no_model, *cells])
-    return markdown(["", "seed", *titles], lines)
+            cells = [format(row[key], how) for _, key, how in COLUMNS]
+            lines.append([title, str(row["seed"]), *cells])
+    return markdown(["", "seed", *(title for title, _, _ in COLUMNS)], lines)
 
 
 def main() -> None:
@@ -251,7 +211,8 @@ def main() -> None:
     def finish(name: str, seed: int, workdir: Path, core: int) -> dict[str, Any]:
         changes = settings(options.data, options.group, seed)
         metrics = measure(options.config, name, changes, 60 * options.minutes, workdir, core)
-        return row_of(name, options.minutes, seed, metrics)
+        row = {"name": name, "minutes": options.minutes, "seed": seed}
+        return row | {key: metrics[key] for _, key, _ in COLUMNS}
 
     rows += run_side_by_side(todo, finish, path, lambda row: f"LPIPS {row['lpips']:.4f}")
     rows = [row for row in rows if row["minutes"] == options.minutes]

@@ -10,12 +10,6 @@ plus the commitment. AdamW's rate falls to 0 over the time it is given. The netw
 with which they have, with their codebook, most nearly as many parameters as PI-VQ.
 
 `metrics.json` has the names of an evaluation (docs/metrics.md), computed by the same functions.
-
-New images come from the same function as PI-VQ's, `recombine_at_random`, with the same pool of
-training images, seed and `sample.nearest_of`: parents are matched one to one so that they are alike
-along some line, and of several lines the one is taken along which both are most alike. With the
-patches of configs/faces.py, also a grid, models differ only in the latents that measure likeness:
-each has its own. PI-VQ with sets of codes exchanges the codes on one side of a hyperplane.
 """
 
 import contextlib
@@ -28,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import lpips as authors
 import numpy as np
 import torch
@@ -38,19 +31,16 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from vector_quantize_pytorch import VectorQuantize
 
 from benchmarks.common import lpips_of, pixels_of
+from pivq_jax.common.files import write_json
 from pivq_jax.common.psnr import psnr
 from pivq_jax.config import Config
 from pivq_jax.data.pipeline import train_batches
-from pivq_jax.data.sources import Source, first_images
-from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.data.sources import Source
+from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
-from pivq_jax.evaluation.prdc import compare_features, prdc
-from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
-from pivq_jax.inference import POOL_IMAGES
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import load_lpips
-from pivq_jax.model.quantizer import place_vectors
-from pivq_jax.sampling import CodeSpace, capacity, recombine_at_random
+from pivq_jax.sampling import CodeSpace, capacity
 from pivq_jax.training.build import dataset_from_config
 
 ENTRIES = 512  # K
@@ -216,65 +206,21 @@ def train(model: VQVAE, config: Config, source: Source, seconds: float) -> tuple
 
 
 @torch.inference_mode()
-def encode_all(model: VQVAE, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Codes int64 [M, places] of uint8 images [M, H, W, 3]."""
-    starts = range(0, len(images), batch_size)
-    parts = [model.encode(to_torch(images[i : i + batch_size])).numpy() for i in starts]
-    return np.concatenate(parts)
-
-
-@torch.inference_mode()
-def decode_all(model: VQVAE, codes: np.ndarray, batch_size: int) -> np.ndarray:
-    """Images uint8 [M, H, W, 3] of codes [M, places]."""
-    parts = []
-    for i in range(0, len(codes), batch_size):
-        made = model.decode(torch.from_numpy(codes[i : i + batch_size])).clamp(-1, 1)
-        pixels = ((made + 1) * 127.5).round().to(torch.uint8)
-        parts.append(pixels.permute(0, 2, 3, 1).contiguous().numpy())
-    return np.concatenate(parts)
-
-
-def recombined(
-    entries: np.ndarray, codes: np.ndarray, count: int, seed: int, nearest_of: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Recombines codes as an evaluation of PI-VQ does whose codes belong to places.
-
-    `entries` is the codebook, float [K, D]; `codes`, int [M, N] of a square grid, row by row, are
-    those of the pool of parents. Returns the codes of new images, int [S, N], and the parents of
-    each, int [S, 2], indices into the pool.
-    """
-    size, count_places = len(entries), codes.shape[1]
-    # A grid as a set: each place has K entries of its own, which say which place they belong to.
-    own = np.repeat(place_vectors(count_places, entries.shape[1]), size, axis=0)
-    space = CodeSpace(count_places, count_places * size, places=count_places)
-    codebook = jnp.asarray(np.concatenate([own, np.tile(entries, (count_places, 1))], axis=1))
-    pool = (codes + size * np.arange(count_places)).astype(np.int32)
-    key = jax.random.key(seed)
-    mixed, parents = recombine_at_random(
-        space, codebook, pool, count, key, batch_size, nearest_of=nearest_of
-    )
-    return mixed % size, parents  # sorted, so in the order of places
-
-
-def first_half(scores: np.ndarray) -> np.ndarray:
-    """The half of each row of [count, places] with the lowest scores, bool."""
-    rank = np.argsort(np.argsort(scores, axis=-1), axis=-1)
-    return rank < scores.shape[1] // 2
-
-
-def compare(real: np.ndarray, extractor: FeatureExtractor, made: np.ndarray) -> dict[str, Any]:
-    """Metrics of samples, uint8 [S, H, W, 3], against features of real images, as in a report."""
-    features = extractor.extract(made)
-    found: dict[str, Any] = dict(compare_features(real, features))
-    return found | {"k3": prdc(real, features, FEW_NEIGHBOURS)._asdict()}
+def reconstruct(model: VQVAE, images: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int64 [M, places] of uint8 images [M, H, W, 3], and the images of these codes."""
+    codes, rebuilt = [], []
+    for i in range(0, len(images), batch_size):
+        codes.append(model.encode(to_torch(images[i : i + batch_size])))
+        made = model.decode(codes[-1]).clamp(-1, 1)
+        rebuilt.append(((made + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
+    return torch.cat(codes).numpy(), torch.cat(rebuilt).contiguous().numpy()
 
 
 def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     """Trains and evaluates a model on one thread, unless that is already done.
 
     The config is that of PI-VQ: its data, batches, losses, number of parameters and evaluation.
-    Returns `metrics.json` of the workdir. Beside figures of an evaluation, `scattered` has those of
-    samples of the same parents that have half of the places, chosen one by one, of the second.
+    Returns `metrics.json` of the workdir.
     """
     path = workdir / "metrics.json"
     if path.exists():
@@ -292,20 +238,8 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     model.eval()
 
     test = pixels_of(dataset.test)
-    pool = first_images(dataset.train, POOL_IMAGES)
-    codes = encode_all(model, test, batch_size)
-    rebuilt = decode_all(model, codes, batch_size)
-    entries = model.quantizer.codebook.detach().numpy()
-    pool_codes = encode_all(model, pixels_of(pool), batch_size)
-    count, nearest_of = config.evaluate.samples, config.sample.nearest_of
-    mixed, parents = recombined(entries, pool_codes, count, config.seed, nearest_of, batch_size)
-    first, second = pool_codes[parents].swapaxes(0, 1)
-    half = first_half(np.random.default_rng(config.seed).random(first.shape))
-    samples = [
-        decode_all(model, each, batch_size) for each in (mixed, np.where(half, second, first))
-    ]
+    codes, rebuilt = reconstruct(model, test, batch_size)
     extractor = feature_extractor("vgg", batch_size=batch_size)
-    real = extractor.extract(test)
     metrics: dict[str, Any] = {
         "step": steps,
         "parameters": model.num_parameters(),
@@ -313,11 +247,8 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
         "psnr": float(psnr(rebuilt, test, 255.0).mean()),
         "lpips": lpips_of(rebuilt, test, batch_size),
         **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes),
-        "rfid": frechet_distance(real, extractor.extract(rebuilt)),
-        **compare(real, extractor, samples[0]),
-        "scattered": compare(real, extractor, samples[1]),
+        "rfid": frechet_distance(extractor.extract(test), extractor.extract(rebuilt)),
         "real_images": len(test),
     }
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(metrics, indent=2))
+    write_json(path, metrics)
     return metrics
