@@ -12,6 +12,7 @@ how many codes changed, and how often it reads images and reconstructions right,
 first. Writes to --output: edits.json (null: not measured) and edits.png, one face with all values.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,35 @@ def images_and_labels(source: Source, factors: Any) -> tuple[np.ndarray, np.ndar
     return np.stack([each["image"] for each in examples]), labels
 
 
-def trained_judge(judge: Judge, images: np.ndarray, labels: np.ndarray, path: Path) -> Any:
-    """Returns the parameters of the judge, trained unless `path` holds them."""
+def judge_of(
+    factors: Mapping[str, Sequence[str]], images: np.ndarray, labels: np.ndarray, path: Path
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Returns the judge, a function of uint8 images [B, H, W, 3] and the size of its batches.
+
+    The values that it sees are int [B, A]. It is trained unless `path` holds its parameters.
+    """
+    judge = Judge(tuple(map(len, factors.values())))
     params = judge.init(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))
     if path.exists():
-        return serialization.from_bytes(params, path.read_bytes())
+        params = serialization.from_bytes(params, path.read_bytes())
+    else:
+        params = train_judge(judge, params, images, labels)
+        write_atomically(path, serialization.to_bytes(params))
+
+    @jax.jit
+    def apply(batch: jax.Array) -> jax.Array:
+        logits: Any = judge.apply(params, images_to_float(batch))
+        return logits.argmax(-1)
+
+    def see(images: np.ndarray, size: int) -> np.ndarray:
+        batches = [images[i : i + size] for i in range(0, len(images), size)]
+        return np.concatenate([np.asarray(apply(batch)) for batch in batches])
+
+    return see
+
+
+def train_judge(judge: Judge, params: Any, images: np.ndarray, labels: np.ndarray) -> Any:
+    """Returns the trained parameters."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 100, STEPS)
     optimizer = optax.adamw(schedule, weight_decay=0.01)
 
@@ -81,7 +106,6 @@ def trained_judge(judge: Judge, images: np.ndarray, labels: np.ndarray, path: Pa
     for _ in progress_bar(range(STEPS), desc="training the judge", unit="step"):
         batch = rng.integers(0, len(images), BATCH)
         params, state = update(params, state, images[batch], labels[batch])
-    write_atomically(path, serialization.to_bytes(params))
     return params
 
 
@@ -155,22 +179,11 @@ def main() -> None:
     model = learn_factors(session, {})
     factors, size = dataset.factors, session.settings.batch_size
 
-    judge = Judge(tuple(map(len, factors.values())))
     train = images_and_labels(first_images(dataset.train, 10_000), factors)
-    params = trained_judge(judge, *train, output / "judge.msgpack")
-
-    @jax.jit
-    def apply(batch: jax.Array) -> jax.Array:
-        logits: Any = judge.apply(params, images_to_float(batch))
-        return logits.argmax(-1)
-
-    def judged(images: np.ndarray) -> np.ndarray:
-        batches = [images[i : i + size] for i in range(0, len(images), size)]
-        return np.concatenate([np.asarray(apply(batch)) for batch in batches])
-
+    see = judge_of(factors, *train, output / "judge.msgpack")
     images, labels = images_and_labels(dataset.test, factors)
     codes = encode_split(model, dataset.test, size)
-    before = judged(decode_batched(model, codes, size))
+    before = see(decode_batched(model, codes, size), size)
     rng, names = np.random.default_rng(options.seed), list(factors)
     allowed = [[not options.values or v in options.values for v in factors[n]] for n in names]
     if not any(map(any, allowed)):
@@ -184,10 +197,10 @@ def main() -> None:
             rows = (chosen == factor) & (asked == value)
             if rows.any():
                 edited[rows] = model.edit(codes[rows], **{name: wanted})
-    after = judged(decode_batched(model, edited, size))
+    after = see(decode_batched(model, edited, size), size)
 
     changed = np.array([len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)])
-    right = {"images": judged(images) == labels, "reconstructions": before == labels}
+    right = {"images": see(images, size) == labels, "reconstructions": before == labels}
     rows = rows_of(names, chosen, asked, before, after, changed, right)
     head = ["edits", "read as asked", "others kept", "codes changed", "images", "reconstructions"]
     cells = []

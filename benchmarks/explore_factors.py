@@ -16,7 +16,6 @@ requirements-test.txt), and each explorer has its columns.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,8 +30,7 @@ from benchmarks.common import (
     parser_for,
     serving,
 )
-from benchmarks.edits import Judge, images_and_labels, trained_judge
-from pivq_jax.data.images import images_to_float
+from benchmarks.edits import images_and_labels, judge_of
 from pivq_jax.data.sources import first_images
 from pivq_jax.explore.engine import Engine
 from pivq_jax.inference import decode_batched, encode_split
@@ -104,14 +102,7 @@ def main() -> None:
     assert known and known.parents is not None and dataset
     factors = dataset.factors
     train = images_and_labels(first_images(dataset.train, 10_000), factors)
-    judge = Judge(tuple(map(len, factors.values())))
-    params = trained_judge(judge, *train, output / "judge.msgpack")
-
-    @jax.jit
-    def see(batch: jax.Array) -> jax.Array:
-        logits: Any = judge.apply(params, images_to_float(batch))
-        return logits.argmax(-1)
-
+    see = judge_of(factors, *train, output / "judge.msgpack")
     colours, rng = painted(*train, factors), np.random.default_rng(0)
     ends = encode_split(model, first_images(dataset.test, options.faces), size)
     for kind, sets in {
@@ -120,7 +111,7 @@ def main() -> None:
         "interpolations": interpolated(engine, ends, rng),
     }.items():
         images = decode_batched(model, sets, size)
-        true = np.concatenate([see(images[i : i + size]) for i in range(0, len(images), size)])
+        true = see(images, size)
         for factor, (palette, where) in colours.items():
             middle = np.median(images[:, where], 1)
             true[:, factor] = np.linalg.norm(middle[:, None] - palette, axis=-1).argmin(1)

@@ -11,22 +11,26 @@ a step of a training is faster, owing to the malloc that it starts with (docs/tr
 """
 
 import contextlib
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import parser_for
+from benchmarks.common import milliseconds_in_turns, parser_for
+from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.prepare import prepare_dataset
 from pivq_jax.data.records import set_directory
 from pivq_jax.data.sources import RecordSource
+from pivq_jax.training.build import lpips_weights_from_config
+from pivq_jax.training.objective import phase_at
+from pivq_jax.training.steps import Steps
 
 
 def photograph(seed: int, size: int) -> Image.Image:
@@ -73,29 +77,22 @@ def images_a_second(batches: Iterator[Any], skip: int, seconds: float) -> float:
     return count / passed
 
 
-def step_images_a_second(config: Config, steps: int = 20) -> float:
-    """Images per second of the training step of the last phase; the median of `steps` steps."""
-    import jax
-
-    from pivq_jax.common.parallel import make_mesh, put_batch
-    from pivq_jax.training.build import lpips_weights_from_config
-    from pivq_jax.training.objective import phase_at
-    from pivq_jax.training.steps import Steps
-
+def step_images_a_second(config: Config) -> float:
+    """Images per second of the training step of the last phase; the median of 20 steps."""
     mesh = make_mesh(config.mesh.fsdp)
     functions = Steps(config, mesh)
     state, lpips = functions.create(), lpips_weights_from_config(config, mesh)
     size, batch_size = config.data.image_size, config.train.batch_size
     pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])
     images = put_batch(pixels, mesh)
-    phase, times = phase_at(config, config.train.steps - 1), []
-    for step in range(steps + 3):
-        started = time.perf_counter()
+    phase = phase_at(config, config.train.steps - 1)
+
+    def step() -> None:
+        nonlocal state
         state, metrics = functions.train(state, images, lpips, phase)
         jax.block_until_ready(metrics)
-        if step >= 3:
-            times.append(time.perf_counter() - started)
-    return batch_size / statistics.median(times)
+
+    return batch_size / milliseconds_in_turns({"step": step}, 20)["step"] * 1e3
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import default_device
+from benchmarks.common import parser_for
+from tests.memory import peak_memory
 
 NAMES = ("pivq_jax", "prdc")
 VALUES = ("precision", "recall", "density", "coverage")
@@ -48,13 +50,6 @@ def method(name: str) -> Callable[[np.ndarray, np.ndarray, int], tuple[float, ..
     return package
 
 
-def memory(field: str) -> float:
-    """Memory of this process in MiB: `VmRSS` (current) or `VmHWM` (peak since the last reset)."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith(field))
-    return int(line.split()[1]) / 1024
-
-
 def measure(name: str, images: int, features: int, k: int) -> dict[str, Any]:
     """Measures one of the two in this process."""
     rng = np.random.default_rng(0)
@@ -63,20 +58,16 @@ def measure(name: str, images: int, features: int, k: int) -> dict[str, Any]:
     compute = method(name)
     few = min(images, 1000)
     compute(real[:few], fake[:few], k)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # resets the peak
-    before = memory("VmRSS")
+    before = peak_memory(reset=True)
     started = time.perf_counter()
     values = compute(real, fake, k)
     seconds = time.perf_counter() - started
-    return {"values": list(values), "seconds": seconds, "MiB": memory("VmHWM") - before}
+    return {"values": list(values), "seconds": seconds, "MiB": (peak_memory() - before) / 2**20}
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="number of images in each set")
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--k", type=int, default=5)
