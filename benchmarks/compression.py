@@ -29,12 +29,10 @@ part of the program that decodes (its size is printed); the other formats know n
 and serve all kinds. They are not made for files of less than some hundred bytes.
 """
 
-import dataclasses
 import io
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,20 +64,13 @@ SIZES = (
 )
 
 
-class Format(NamedTuple):
-    """A peer."""
-
-    name: str  # for Pillow
-    options: dict[str, Any]  # of its encoder, for the smallest files
-    fine: dict[str, Any]  # further ones for high quality
-
-
-FORMATS = (
-    Format("JPEG", {"optimize": True}, {"subsampling": 0}),
-    Format("WEBP", {"method": 6}, {"use_sharp_yuv": True}),
-    Format("AVIF", {}, {"subsampling": "4:4:4"}),
-    Format("JXL", {}, {}),
-)
+# Options of Pillow's encoders: for the smallest files, and further ones for high quality.
+FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "JPEG": ({"optimize": True}, {"subsampling": 0}),
+    "WEBP": ({"method": 6}, {"use_sharp_yuv": True}),
+    "AVIF": ({}, {"subsampling": "4:4:4"}),
+    "JXL": ({}, {}),
+}
 
 
 class Row(NamedTuple):
@@ -93,27 +84,22 @@ class Row(NamedTuple):
     images: np.ndarray  # uint8 [M, H, W, 3], decoded
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A format with a quality from 0 to 100, and the side in pixels at which images are encoded."""
 
-    form: Format
+    form: str
     quality: int
     side: int
     fine: bool = False
-
-    @property
-    def label(self) -> str:
-        """What the table calls it."""
-        return f"{self.form.name} {self.quality} at {self.side} x {self.side}"
 
     def encode(self, image: np.ndarray) -> bytes:
         """Returns the file of an image uint8 [H, W, 3]."""
         picture, file = Image.fromarray(image), io.BytesIO()
         if self.side != picture.width:
             picture = picture.resize((self.side, self.side), Image.Resampling.LANCZOS)
-        options = self.form.options | (self.form.fine if self.fine else {})
-        picture.save(file, self.form.name, quality=self.quality, **options)
+        small, further = FORMATS[self.form]
+        options = small | further if self.fine else small
+        picture.save(file, self.form, quality=self.quality, **options)
         return file.getvalue()
 
     def decode(self, file: bytes, size: int) -> np.ndarray:
@@ -134,7 +120,8 @@ class Setting:
         head = len(self.encode(np.full_like(images[0], 128)))
         total = float(np.mean([len(file) for file in files]))
         encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
-        return Row(self.label, total, max(total - head, 0.0), encode_ms, decode_ms, decoded)
+        label = f"{self.form} {self.quality} at {self.side} x {self.side}"
+        return Row(label, total, max(total - head, 0.0), encode_ms, decode_ms, decoded)
 
 
 def mean_psnr(row: Row, images: np.ndarray) -> float:
@@ -142,28 +129,20 @@ def mean_psnr(row: Row, images: np.ndarray) -> float:
     return float(psnr(row.images, images, 255.0).mean())
 
 
-def smallest(form: Format, images: np.ndarray) -> Setting:
-    """The lowest quality at full size."""
-    return Setting(form, 0, images.shape[1])
-
-
-def about(form: Format, images: np.ndarray, budget: float) -> Setting:
+def about(form: str, images: np.ndarray, budget: float) -> Setting:
     """The best PSNR within a budget of bytes of payload, or else the smallest payload."""
     found = []
     side = images.shape[1]
     while side >= 4:
-        for quality in QUALITIES:
-            setting = Setting(form, quality, side)
-            row = setting.measure(images)
-            found.append((setting, row.payload, mean_psnr(row, images)))
+        found += [Setting(form, quality, side) for quality in QUALITIES]
         side //= 2
-    within = [each for each in found if each[1] <= budget]
-    if within:
-        return max(within, key=lambda each: each[2])[0]
-    return min(found, key=lambda each: each[1])[0]
+    rows = {setting: setting.measure(images) for setting in found}
+    if within := [setting for setting in found if rows[setting].payload <= budget]:
+        return max(within, key=lambda setting: mean_psnr(rows[setting], images))
+    return min(found, key=lambda setting: rows[setting].payload)
 
 
-def as_good(form: Format, images: np.ndarray, wanted: float) -> Setting:
+def as_good(form: str, images: np.ndarray, wanted: float) -> Setting:
     """The lowest quality at full size with this PSNR, or else the highest quality."""
     low, high = 0, 100
     while low < high:
@@ -245,20 +224,20 @@ def by_size() -> str:
     return markdown(["N", "K", "images", "codes", "write s", "read s"], rows, texts=0)
 
 
-def installed() -> list[Format]:
+def installed() -> list[str]:
     """Returns the formats that can be written here, and says why others cannot."""
     found = []
     for form in FORMATS:
         remedy = ""
-        if form.name == "AVIF" and not features.check("avif"):
+        if form == "AVIF" and not features.check("avif"):
             remedy = "pip install -U pillow (11.3 or newer)"
-        if form.name == "JXL":
+        if form == "JXL":
             try:
                 import pillow_jxl  # noqa: F401
             except ImportError:
                 remedy = "pip install pillow-jxl-plugin"
         if remedy:
-            print(f"{form.name} is left out: {remedy}")
+            print(f"{form} is left out: {remedy}")
         else:
             found.append(form)
     return found
@@ -300,19 +279,12 @@ def main() -> None:
     codes = encode_split(model, source, model.config.evaluate.batch_size)
     notes += [by_count(model, codes, kinds), by_size()]
     few, budget, wanted = images[:SEARCHED], rows[0].payload, mean_psnr(rows[0], images)
-    choices: tuple[Callable[[Format], Setting], ...] = (
-        partial(about, images=few, budget=budget),
-        partial(smallest, images=few),
-        partial(as_good, images=few, wanted=wanted),
-    )
-    by_choice: list[list[Row]] = []
-    for choose in choices:
-        by_choice.append([])
-        for form in formats:
-            setting = choose(form)
-            by_choice[-1].append(setting.measure(images))
-            print(f"measured {setting.label}", flush=True)
-    rows += [row for chosen in by_choice for row in chosen]
+    settings = [about(form, few, budget) for form in formats]
+    settings += [Setting(form, 0, images.shape[1]) for form in formats]
+    settings += [as_good(form, few, wanted) for form in formats]
+    for setting in settings:
+        rows.append(setting.measure(images))
+        print(f"measured {rows[-1].label}", flush=True)
     notes.append(
         f"Means over {count:,} test images of {images.shape[1]} x {images.shape[2]} pixels;"
         f" {jax.devices()[0].device_kind}. Our model, which decodes, has"
@@ -321,11 +293,10 @@ def main() -> None:
     text = "\n\n".join([table(rows, images, model.config.evaluate.batch_size), *notes]) + "\n"
     print(f"\n{text}")
     write_atomically(options.output / "compression.md", text.encode())
-    pictured = [images, rows[0].images, *(row.images for chosen in by_choice[:2] for row in chosen)]
-    shown = np.concatenate([each[:PICTURED] for each in pictured])
+    pictured = [rows[0], *rows[len(rows) - len(settings) :][: 2 * len(formats)]]
+    shown = np.concatenate([images[:PICTURED], *(row.images[:PICTURED] for row in pictured)])
     picture = grid(shown, min(PICTURED, count), magnification(images.shape[1]))
-    names = [row.label for chosen in by_choice[:2] for row in chosen]
-    picture = labelled(picture, [], ["test image", rows[0].label, *names])
+    picture = labelled(picture, [], ["test image", *(row.label for row in pictured)])
     save_png(options.output / "compression.png", picture)
     print(f"wrote compression.md and compression.png to {options.output}")
 

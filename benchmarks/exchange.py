@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import labelled, parser_for, pixels_of
+from benchmarks.common import labelled, markdown, parser_for, pixels_of, spread
 from benchmarks.summary import summary
 from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import grid, save_png
@@ -134,16 +134,14 @@ def main() -> None:
             save_png(options.output / "exchange.png", picture)
         by_run[str(workdir)] = figures
 
-    rules = list(figures)
-    names = list(figures[rules[0]][0])
+    names = list(figures["nothing"][0])
     report: dict[str, Any] = {"samples": options.samples, "workdirs": list(by_run)}
-    print(f"\n{'':<12}", *(f"{name:>17}" for name in names))
-    for rule in rules:
+    lines = []
+    for rule in figures:
         drawn = [each for by_rule in by_run.values() for each in by_rule[rule]]
         report[rule] = summary(drawn)
-        values = np.array([[each[name] for name in names] for each in drawn])
-        cells = zip(values.mean(0), values.std(0, ddof=len(values) > 1), strict=True)
-        print(f"{rule:<12}", *(f"{mean:8.4f} ± {spread:.4f}" for mean, spread in cells))
+        lines.append([rule, *(spread([each[name] for each in drawn], 4) for name in names)])
+    print(f"\n{markdown(['', *names], lines)}")
     write_json(options.output / "exchange.json", report)
 
 

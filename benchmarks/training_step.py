@@ -8,7 +8,7 @@ then profiles three steps and sums the operations that belong to matching: the d
 and its certificate; with several stages, the whole loop over the stages. Where nearest entries are
 distinct, no solver runs. The profile does not know the loop over the parts of a batch that
 `train.accumulation` makes. The fraction is relative to the time of a step. On a CPU everything runs
-on one core, see `bind_to_one_core`. On accelerators, where this sum has not been checked, compare
+on one core. On accelerators, where this sum has not been checked, compare
 the other solvers with `greedy`. Steps of a training on a CPU are faster than these, owing to the
 malloc that it starts with (docs/training.md).
 """
@@ -41,16 +41,6 @@ from pivq_jax.training.steps import Steps
 MATCHING = re.compile(r"(^|[/(])(matching|distances)[/)]")
 
 
-def bind_to_one_core() -> None:
-    """Pins this process to one core, if the system supports it; call it before using JAX.
-
-    On several cores operations overlap, and for some, such as loops and convolutions, XLA's trace
-    contains only their start.
-    """
-    if hasattr(os, "sched_setaffinity"):  # Linux
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
 def profile(step: Callable[[], Any], program: str) -> list[tuple[str, float]]:
     """Profiles three steps; returns the scope and the milliseconds a step of each operation.
 
@@ -79,8 +69,10 @@ def main() -> None:
     parser.add_argument("--methods", default="auto,shortest_path,auction,sinkhorn,greedy")
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
-    if default_device()[0] == "cpu":  # for others, all cores may compile
-        bind_to_one_core()
+    # On several cores operations overlap, and for some, such as loops and convolutions, XLA's trace
+    # contains only their start. For other devices all cores may compile.
+    if default_device()[0] == "cpu" and hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     config, mesh = Config.from_dict(read_config(options.workdir)), make_mesh()
     images = next(training_images(config, dataset_from_config(config).train, mesh, config.seed))
