@@ -9,41 +9,27 @@ from pivq_jax.model.layers import Block, depth_to_space, from_waves, positions_2
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
 from pivq_jax.model.quantizer import sum_by_place
 
-# The last layer of both outputs is named `pixels`; the adaptive weight is computed at its kernel,
-# also if a local output is added.
 
+class Output(nn.Module):
+    """Maps each grid cell to its patch of pixels: by one linear layer, or by two 3x3 convolutions.
 
-class PatchOutput(nn.Module):
-    """Maps each grid cell to its patch of pixels by one linear layer."""
-
-    patch_size: int
-
-    @nn.compact
-    def __call__(self, grid: jax.Array) -> jax.Array:
-        """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
-        x = dense(3 * self.patch_size**2, jnp.float32, "pixels")(grid)
-        return depth_to_space(x, self.patch_size)
-
-
-class ConvOutput(nn.Module):
-    """Maps grid cells to pixels by two 3x3 convolutions at half the resolution of the image.
-
-    A linear output leaves the patch grid visible. At full resolution, convolutions would cost more
-    than all attention layers, so the last one outputs 2x2 pixels per position.
+    A linear layer leaves the patch grid visible. At full resolution, convolutions would cost more
+    than all attention layers, so they run at half of it, and the last one outputs 2x2 pixels per
+    position. The adaptive weight is computed at the kernel of the last layer, `pixels`.
     """
 
-    patch_size: int
-    channels: int
-    dtype: jax.typing.DTypeLike = jnp.float32
+    config: ModelConfig
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
         """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
-        factor = self.patch_size // 2
-        x = dense(self.channels * factor**2, self.dtype, "expand")(grid)
-        x = depth_to_space(x, factor)
-        y = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(gelu(x))
-        x = x + y
+        patch_size, channels = self.config.patch_size, self.config.output_channels
+        if self.config.output == "patch":
+            x = dense(3 * patch_size**2, jnp.float32, "pixels")(grid)
+            return depth_to_space(x, patch_size)
+        dtype, factor = jnp.dtype(self.config.dtype), patch_size // 2
+        x = depth_to_space(dense(channels * factor**2, dtype, "expand")(grid), factor)
+        x = x + nn.Conv(channels, (3, 3), dtype=dtype, name="conv")(gelu(x))
         x = nn.Conv(12, (3, 3), dtype=jnp.float32, name="pixels")(gelu(x))
         return depth_to_space(x, 2)
 
@@ -59,7 +45,7 @@ class LocalOutput(nn.Module):
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
-        """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
+        """Maps cells as `Output` does."""
         _, height, width, channels = grid.shape
         shape = (height * width, channels, 3 * self.patch_size**2)
         # Not named `kernel`: Muon would orthogonalize each of them, at several times its cost.
@@ -110,10 +96,7 @@ class Decoder(nn.Module):
             x = block(config.heads, config.mlp_ratio, dtype, name=f"block_{i}")(x, codes)
         x = LayerNorm(dtype, name="norm")(x).reshape(batch, side, side, config.width)
 
-        if config.output == "patch":
-            images = PatchOutput(config.patch_size, name="output")(x)
-        else:
-            images = ConvOutput(config.patch_size, config.output_channels, dtype, name="output")(x)
+        images = Output(config, name="output")(x)
         if config.local_output:
             images += LocalOutput(config.patch_size, name="local_output")(x)
         if config.stages > 1:

@@ -11,17 +11,6 @@ from pivq_jax.model.layers import Block, positions_2d, to_waves
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 
 
-def pool(grid: jax.Array, count: int) -> jax.Array:
-    """Averages square blocks of a grid [B, h, w, C] to [B, count, C], row by row.
-
-    Here, h * w / count is the square of a divisor of h and w.
-    """
-    batch, height, width, channels = grid.shape
-    side = math.isqrt(height * width // count)
-    blocks = grid.reshape(batch, height // side, side, width // side, side, channels)
-    return blocks.mean((2, 4)).reshape(batch, count, channels)
-
-
 class Encoder(nn.Module):
     """Vision transformer over image patches with fixed 2-D position embeddings.
 
@@ -62,7 +51,9 @@ class Encoder(nn.Module):
             last = config.num_latents if from_queries and is_last else None
             x = block(config.heads, config.mlp_ratio, dtype, last, name=f"block_{i}")(x)
         if not from_queries and config.num_latents < height * width:
-            x = pool(x.reshape(batch, height, width, config.width), config.num_latents)
+            side = math.isqrt(height * width // config.num_latents)  # of the blocks averaged
+            blocks = x.reshape(batch, height // side, side, width // side, side, config.width)
+            x = blocks.mean((2, 4)).reshape(batch, config.num_latents, config.width)
 
         x = LayerNorm(dtype, name="norm")(x)
         if config.stages > 1:

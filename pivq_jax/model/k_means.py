@@ -6,7 +6,6 @@ order, so that sums of floats differ and no two runs would begin alike.
 """
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +15,8 @@ from pivq_jax.model.quantizer import nearest, squared_distances
 SAMPLES = 32  # most latents per entry, as memory grows with them
 ITERATIONS = 50  # at most
 TOLERANCE = 1e-4  # of the sum of the squared distances that the centroids move
-
-
-class _State(NamedTuple):
-    """The state between two iterations."""
-
-    iteration: jax.Array  # int32 []
-    centroids: jax.Array  # float32 [K, D]
-    owners: jax.Array  # int32 [M], the cluster of each point, -1 before the first iteration
-    settled: jax.Array  # bool []
+# Number of the iteration, centroids, the cluster of each point, and whether nothing moves any more.
+State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
@@ -51,27 +43,25 @@ def k_means(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
     # elsewhere 128 MiB, as fewer would leave an accelerator idle.
     at_once = 64 if jax.default_backend() == "cpu" else max(64, 2**25 // clusters)
 
-    def improve(state: _State) -> _State:
+    def improve(state: State) -> State:
+        iteration, before, owners_before, _ = state
+
         def find_nearest(point: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return nearest(squared_distances(point[None], state.centroids)[0])
+            return nearest(squared_distances(point[None], before)[0])
 
         owners, distances = jax.lax.map(find_nearest, points, batch_size=at_once)
-        filled = _fill_empty(owners, distances, clusters)
-        centroids = _move(state.centroids, points, filled)
-        moved = jnp.sum((centroids - state.centroids) ** 2)
-        settled = jnp.all(owners == state.owners) | (moved <= TOLERANCE)
-        return _State(state.iteration + 1, centroids, owners, settled)
+        centroids = _move(before, points, _fill_empty(owners, distances, clusters))
+        moved = jnp.sum((centroids - before) ** 2)
+        settled = jnp.all(owners == owners_before) | (moved <= TOLERANCE)
+        return iteration + 1, centroids, owners, settled
 
-    def improving(state: _State) -> jax.Array:
-        return ~state.settled & (state.iteration < ITERATIONS)
+    def improving(state: State) -> jax.Array:
+        iteration, _, _, settled = state
+        return ~settled & (iteration < ITERATIONS)
 
-    start = _State(
-        iteration=jnp.int32(0),
-        centroids=_plus_plus(points, clusters, key),
-        owners=jnp.full(points.shape[0], -1, jnp.int32),
-        settled=jnp.asarray(False),
-    )
-    return jax.lax.while_loop(improving, improve, start).centroids
+    no_owners = jnp.full(points.shape[0], -1, jnp.int32)
+    start = jnp.int32(0), _plus_plus(points, clusters, key), no_owners, jnp.asarray(False)
+    return jax.lax.while_loop(improving, improve, start)[1]
 
 
 def _plus_plus(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:

@@ -84,7 +84,9 @@ def _look_up_backward(
     add = partial(_add_rows, len(codebook))
     # XLA fuses one-hot rows with their product on a TPU alone. Batches are split over all devices.
     held = indices.size * len(codebook) / jax.device_count()
-    parts = _divisor(indices.shape[1], held / LARGEST_ONE_HOT)
+    count = indices.shape[1]
+    fitting = (n for n in range(1, count) if count % n == 0 and n >= held / LARGEST_ONE_HOT)
+    parts = next(fitting, count)
     gradient = jax.lax.platform_dependent(
         indices,
         cotangent,
@@ -93,11 +95,6 @@ def _look_up_backward(
         default=partial(add, parts=parts),
     )
     return gradient, None
-
-
-def _divisor(number: int, least: float) -> int:
-    """The smallest divisor of a number that is at least `least`, or the number."""
-    return next(n for n in range(1, number + 1) if number % n == 0 and n >= min(least, number))
 
 
 def _add_rows(size: int, rows: jax.Array, values: jax.Array, parts: int = 1) -> jax.Array:
