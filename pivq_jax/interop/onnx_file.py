@@ -174,7 +174,7 @@ def _sums(graph: Graph, model: ModelConfig) -> str:
 
 
 def _average_patches(graph: Graph, x: str, side: int, width: int, count: int) -> str:
-    """Averages over `count` squares of patches, `pivq_jax.model.encoder.pool`: [B, count, W]."""
+    """Averages over `count` squares of patches, as the encoder does: [B, count, W]."""
     x = graph.add("Transpose", x, perm=[0, 2, 1])
     x = graph.add("Reshape", x, graph.shape(0, 0, side, side))
     square = [math.isqrt(side**2 // count)] * 2

@@ -33,12 +33,6 @@ _DEVIATION = (0.458, 0.448, 0.450)
 _EPSILON = 1e-10
 
 
-def normalize_images(images: jax.Array) -> jax.Array:
-    """Normalizes images [..., 3] in [-1, 1] with ImageNet's mean and standard deviation, to f32."""
-    mean, deviation = (jnp.asarray(x, jnp.float32) for x in (_MEAN, _DEVIATION))
-    return (images.astype(jnp.float32) - mean) / deviation
-
-
 def lpips(
     params: Mapping[str, Any], images_a: jax.Array, images_b: jax.Array, network: str = "alex"
 ) -> jax.Array:
@@ -78,7 +72,9 @@ def lpips_features(
             f"images of {height}x{width} pixels: the perceptual network {network!r} needs at least"
             f" {minimum}x{minimum}"
         )
-    features: Any = backbone.apply({"params": params["backbone"]}, normalize_images(images))
+    mean, deviation = (jnp.asarray(x, jnp.float32) for x in (_MEAN, _DEVIATION))
+    normalized = (images.astype(jnp.float32) - mean) / deviation
+    features: Any = backbone.apply({"params": params["backbone"]}, normalized)
     return [x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + _EPSILON) for x in features]
 
 

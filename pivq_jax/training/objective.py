@@ -19,14 +19,13 @@ from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES
 from pivq_jax.losses import adversarial
-from pivq_jax.losses.latents import variance_loss
 from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.recombination import blend, nearest_patch_loss
-from pivq_jax.losses.reconstruction import pixel_loss
+from pivq_jax.losses.terms import pixel_loss, variance_loss
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, squared_distances, sum_by_place
 from pivq_jax.training.build import model_from_config
+from pivq_jax.training.recombination import blend, nearest_patch_loss
 
 Metrics = dict[str, jax.Array]
 Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in `Objective.judged`

@@ -56,7 +56,7 @@ VARIANTS = {
         "model.num_codes": 48,
         "model.stages": 3,
         "model.set_depth": 0,
-        "loss.recombination": 0.0,  # tests/losses/recombination_test.py
+        "loss.recombination": 0.0,  # tests/training/recombination_test.py
         "quantizer.codebook_size": 96,
     },
 }

@@ -1,14 +1,24 @@
-"""The losses on latents that are the same for all images, and on those that repeat others."""
+"""Losses of pixels against NumPy in float64; that on latents that are the same for all images."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pivq_jax.losses.latents import variance_loss
+from pivq_jax.losses.terms import pixel_loss, variance_loss
 
 
-def test_is_the_mean_lack_of_deviation_over_the_queries():
+@settings(max_examples=25)
+@given(st.integers(0, 2**31), st.sampled_from([0, 1, 3]), st.sampled_from([0, 0.25, 2]))
+def test_pixel_loss_is_the_weighted_sum(seed, l1, l2):
+    a, b = np.random.default_rng(seed).uniform(-1, 1, (2, 2, 4, 4, 3))
+    expected = l1 * np.abs(a - b).mean() + l2 * ((a - b) ** 2).mean()
+    np.testing.assert_allclose(pixel_loss(jnp.asarray(a), jnp.asarray(b), l1, l2), expected, 1e-4)
+
+
+def test_variance_loss_is_the_mean_lack_of_deviation_over_the_queries():
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(64, 3, 8)) * np.array([0.1, 0.2, 2.0])[:, None]
     expected = 0.0

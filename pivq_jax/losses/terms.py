@@ -1,4 +1,4 @@
-"""The loss on latents that are the same for all images."""
+"""Terms of the objective: errors of pixels, and latents that are the same for all images."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,17 @@ import jax.numpy as jnp
 # higher target, queries stay apart that would otherwise agree, and samples get worse.
 DEVIATION = 0.25
 EPSILON = 1e-6  # keeps the gradient finite where all images have the same latent
+
+
+def pixel_loss(
+    predictions: jax.Array, targets: jax.Array, l1_weight: float, l2_weight: float
+) -> jax.Array:
+    """Weighted sum of mean absolute and mean squared error, f32 [].
+
+    Images are float [B, H, W, C] in [-1, 1]; computed in float32.
+    """
+    error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+    return l1_weight * jnp.mean(jnp.abs(error)) + l2_weight * jnp.mean(error**2)
 
 
 def variance_loss(latents: jax.Array) -> jax.Array:

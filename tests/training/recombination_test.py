@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pivq_jax.losses import recombination
+from pivq_jax.training import recombination
 
 nearest_patch_loss = jax.jit(recombination.nearest_patch_loss, static_argnums=2)
 blend = jax.jit(recombination.blend, static_argnums=3)
