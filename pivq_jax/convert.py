@@ -41,17 +41,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.common import files
+from pivq_jax.common import files, hub
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.config.fields import Config
 from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.safetensors_file import pack_model, read_model, without_paths
+from pivq_jax.interop.safetensors_file import (
+    config_of_run,
+    pack_model,
+    read_model,
+    without_paths,
+)
 from pivq_jax.training.checkpoints import Checkpoints, check_place
 from pivq_jax.training.steps import Steps
 
@@ -80,10 +84,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     check_place(workdir, "--to")
     files.check_new_folder(workdir, "--to")
     arrays, description = read_model(path)
-    try:
-        config = Config.from_dict(description["config"])
-    except InputError as error:  # fields of another version
-        raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
+    config = config_of_run(description, path)
     step, mesh, params = description["step"], make_mesh(), jax.device_put(arrays)
     fitted = description["progress"].get("codebook") == "fitted"
     if step <= (start := config.quantizer.init_step) and not fitted:
@@ -136,7 +137,7 @@ def _convert(options: argparse.Namespace) -> int:
     to_onnx, to_file = target.suffix == ".onnx", target.suffix == ".safetensors"
     from_file = options.source.endswith(".safetensors") or files.expanded(options.source).is_file()
     if options.push:
-        pretrained.check_upload(options.push)
+        hub.check_upload(options.push)
         if from_file or to_file or to_onnx:
             raise InputError(
                 "--push uploads a published model: give --from=WORKDIR with --to=DIR, or the DIR of"
@@ -159,10 +160,10 @@ def _convert(options: argparse.Namespace) -> int:
             workdir_from_file(files.local_path(options.source), target)
         elif not (source := files.as_path(options.source)).is_dir():
             raise InputError(f"{source} is no workdir: give the folder of a run as --from")
-        elif pretrained.is_published(source):
+        elif hub.is_published(source):
             raise InputError(
                 f"{source} is a published model: copy it, or give a workdir as --from (its weights"
-                f" are in {pretrained.WEIGHTS})"
+                f" are in {hub.WEIGHTS})"
             )
         elif to_file:
             model = load(source)
@@ -171,7 +172,8 @@ def _convert(options: argparse.Namespace) -> int:
             publish(source, target, options.data_path)
         print(f"{target} holds the model of {options.source}")
     if options.push:
-        print(f"uploaded to {pretrained.upload_pretrained(target, options.push)}")
+        pretrained.read_pretrained(target)  # nothing damaged is published
+        print(f"uploaded to {hub.upload(target, options.push)}")
     return 0
 
 
@@ -183,7 +185,7 @@ def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None
         return
     source, codes = files.as_path(options.source), None
     count = POOL_IMAGES if options.training_codes is None else options.training_codes
-    if source.is_dir() and not pretrained.is_published(source):
+    if source.is_dir() and not hub.is_published(source):
         model = load(source)
         if count:
             try:

@@ -36,7 +36,6 @@ import os
 import sys
 import textwrap
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +44,7 @@ from absl import app, flags, logging
 from pivq_jax.common.command_line import HELP, exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path
+from pivq_jax.common.hub import find_pretrained
 from pivq_jax.common.memory import restart_with_kept_memory
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
@@ -190,6 +190,7 @@ def main(arguments: list[str]) -> int:
     """Checks the flags and the config, then runs the mode; returns one of the exit codes above."""
     remedy = ""
     if MODES[_MODE.value].trains:
+        restart_with_kept_memory()
         remedy = "; the same command continues from the last checkpoint"
     elif _MODE.value == "evaluate":
         remedy = "; the same command reuses the stages that are finished"
@@ -206,16 +207,13 @@ def main(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     _check_flags(arguments)
-    changes = _changes()
+    options = {name: flags.FLAGS[name].value for name in OF_MODES} | {"set": _changes()}
     import jax  # takes seconds, so invalid flags are reported before
 
     from pivq_jax import modes
-    from pivq_jax.common.files import cache_folder, expanded, is_remote
+    from pivq_jax.common.files import cache_folder, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.common.stopping import Interrupted, end_on_sigterm
-    from pivq_jax.config.check import check_config, config_of_model, read_config
-    from pivq_jax.config.fields import PATHS, Config
-    from pivq_jax.inference.opening import from_pretrained
 
     logging.set_verbosity(logging.WARNING)
     join_processes(_DISTRIBUTED.value)
@@ -228,36 +226,12 @@ def _run(arguments: list[str]) -> int:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
     elif is_remote(os.environ["JAX_COMPILATION_CACHE_DIR"]):  # XLA's own cache needs a local one
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)
-    if _CONFIG.value is not None:
-        config = Config.from_dict(_CONFIG.value.to_dict())
-    elif published is not None:
-        config = published.config
-    else:
-        trained = as_path(_WORKDIR.value or "")  # `_check_flags` has seen one
-        if _MODE.value == "train" and not (trained / "config.json").exists():
-            raise InputError(f"{trained} holds no run: give --config to begin one")
-        config = config_of_model(read_config(trained), str(trained))
-    places = {name: attrgetter(name)(config) for name in PATHS}
-    places = {n: os.path.abspath(expanded(p)) for n, p in places.items() if p and not is_remote(p)}
-    config = config.with_fields(places)  # for commands in other folders
-    training = _MODE.value == "train"
-    if training or _CONFIG.value is not None:
-        check_config(config, training)
-    workdir = _WORKDIR.value or (os.getcwd() if published else "")
-    if not workdir:
-        if Path(config.name).name != config.name or config.name in ("", ".."):
-            raise InputError(
-                f"name = {config.name!r} cannot be a folder in runs/: give --workdir, or another"
-                " --config.name"
-            )
-        workdir = f"runs/{config.name}"
-    options = {name: flags.FLAGS[name].value for name in OF_MODES} | {"set": changes}
-    task = modes.Task(
+    config = None if _CONFIG.value is None else _CONFIG.value.to_dict()
+    task = modes.make_task(
         config,
-        as_path(workdir),
-        published,
-        config_given=_CONFIG.value is not None,
+        _WORKDIR.value or "",
+        _PRETRAINED.value,
+        training=_MODE.value == "train",
         **{name: value for name, value in options.items() if value is not None},
     )
     if not MODES[_MODE.value].trains or jax.process_count() == 1:
@@ -324,8 +298,6 @@ def _parse(arguments: list[str]) -> list[str]:
         def add_config() -> int:
             place = as_path(where)
             if given[0] == "pretrained":
-                from pivq_jax.interop.pretrained import find_pretrained  # imports jax: slow
-
                 place = find_pretrained(where)
                 if not (place / "config.json").exists():
                     raise InputError(
@@ -343,15 +315,9 @@ def _parse(arguments: list[str]) -> list[str]:
     return parse_flags(_FIELDS, sys.modules[__name__], arguments)
 
 
-def _start(arguments: list[str]) -> int:
-    if MODES[_MODE.value].trains:
-        restart_with_kept_memory()
-    return main(arguments)
-
-
 def run() -> None:
     """Entry point of the command `pivq_jax`."""
-    app.run(_start, flags_parser=_parse)
+    app.run(main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,8 +19,14 @@ from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import end_on_sigterm
-from pivq_jax.config.check import check_workdir, trained_differences
-from pivq_jax.config.fields import BUILT_FROM, Config
+from pivq_jax.config.check import (
+    check_config,
+    check_workdir,
+    config_of_model,
+    read_config,
+    trained_differences,
+)
+from pivq_jax.config.fields import BUILT_FROM, PATHS, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.records import find_directory
 from pivq_jax.data.tree import list_images
@@ -28,7 +36,7 @@ from pivq_jax.evaluation.figures import print_metrics
 from pivq_jax.evaluation.report import write_report
 from pivq_jax.evaluation.session import Session, check_weights
 from pivq_jax.inference import Decoded, TrainedModel, decode_batched, describe_psnr, encode_split
-from pivq_jax.inference.opening import initial_arrays, load, warn_of_other_data
+from pivq_jax.inference.opening import from_pretrained, initial_arrays, load, warn_of_other_data
 from pivq_jax.training import prior
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
@@ -54,6 +62,46 @@ class Task:
     config_given: bool = True  # otherwise the config is that of the run or the published model
     address: str = "127.0.0.1"
     port: int = 0
+
+
+def make_task(
+    given: Mapping[str, Any] | None,
+    where: str,
+    pretrained: str | None,
+    training: bool,
+    **flags: Any,
+) -> Task:
+    """Finds out what a command is about: config, workdir and published model, all checked.
+
+    `given` is the config on the command line, if there is one, and `where` its workdir. `flags` are
+    those of modes.
+    """
+    published = None if pretrained is None else from_pretrained(pretrained)
+    if given is not None:
+        config = Config.from_dict(given)
+    elif published is not None:
+        config = published.config
+    else:
+        trained = files.as_path(where)
+        if training and not (trained / "config.json").exists():
+            raise InputError(f"{trained} holds no run: give --config to begin one")
+        config = config_of_model(read_config(trained), str(trained))
+    for name in PATHS:  # for commands in other folders
+        place = attrgetter(name)(config)
+        if place and not files.is_remote(place):
+            config = config.with_fields({name: os.path.abspath(files.expanded(place))})
+    if training or given is not None:
+        check_config(config, training)
+    where = where or (os.getcwd() if published else "")
+    if not where:
+        if Path(config.name).name != config.name or config.name in ("", ".."):
+            raise InputError(
+                f"name = {config.name!r} cannot be a folder in runs/: give --workdir, or another"
+                " --config.name"
+            )
+        where = f"runs/{config.name}"
+    workdir = files.as_path(where)
+    return Task(config, workdir, published, config_given=given is not None, **flags)
 
 
 # A function for each value of --mode follows, in the order of `main.MODES`.

@@ -5,15 +5,12 @@ import json
 import os
 import shutil
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-import safetensors.numpy
 from PIL import Image
 
 import pivq_jax
@@ -39,6 +36,27 @@ def published(commands, tiny_run, tmp_path_factory) -> Path:
     assert done.code == 0, done.stderr
     assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
     return directory
+
+
+def task_of(model: Any, workdir: Path, **fields: Any) -> modes.Task:
+    """A task with a published model."""
+    return modes.Task(model.config, workdir, model, **fields)
+
+
+@pytest.mark.parametrize("name", ["", "..", "faces/../.."])
+def test_a_name_that_is_none_of_a_folder_needs_a_workdir(tiny_config, name, tmp_path):
+    values = tiny_config.with_fields({"name": name}).to_dict()
+    with pytest.raises(InputError, match=r"cannot be a folder in runs/: give --workdir"):
+        modes.make_task(values, "", None, training=False)
+    assert modes.make_task(values, str(tmp_path), None, training=False).workdir == tmp_path
+
+
+def test_places_are_those_of_the_folder_of_the_command(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config.with_fields({"loss.perceptual_weights": "w/alex.safetensors"})
+    task = modes.make_task(config.to_dict(), "", None, training=False)
+    assert task.workdir == Path("runs") / config.name
+    assert task.config.loss.perceptual_weights == str(tmp_path / "w" / "alex.safetensors")
 
 
 # Ends what was imported of this package and of its extras, which cannot be imported any more.
@@ -162,8 +180,7 @@ def test_long_names_are_reconstructed_or_refused_before_the_work(
     source, longest = tmp_path / "in", "a" * 251
     source.mkdir()
     shutil.copy(small_folder / "0.png", source / f"{longest}.jpg")
-    folders = {"input": str(source), "output": str(tmp_path / "out")}
-    task = modes.Task(tiny_model.config, tmp_path, tiny_model, **folders)
+    task = task_of(tiny_model, tmp_path, input=str(source), output=str(tmp_path / "out"))
     modes.reconstruct(task)
     assert (tmp_path / "out" / f"{longest}.png").is_file()
     shutil.copy(small_folder / "0.png", source / f"{longest}.bmp")  # each keeps its ending
@@ -181,11 +198,7 @@ def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tm
         ("in/out", "within --input"),
         (".", "is within --output"),
     ):
-        task = modes.Task(
-            *(tiny_model.config, tmp_path, tiny_model),
-            input=str(source),
-            output=str(tmp_path / output),
-        )
+        task = task_of(tiny_model, tmp_path, input=str(source), output=str(tmp_path / output))
         with pytest.raises(InputError, match=words):
             modes.reconstruct(task)
     assert {path.name: path.read_bytes() for path in source.glob("*.*")} == before
@@ -204,12 +217,9 @@ def test_images_of_another_input_are_never_beside_new_codes(tiny_model, small_fo
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         shutil.copy(small_folder / "0.png", tmp_path / name / f"{name}.png")
+    out = str(tmp_path / "out")
     one, two = (
-        modes.Task(
-            *(tiny_model.config, tmp_path, tiny_model),
-            input=str(tmp_path / name),
-            output=str(tmp_path / "out"),
-        )
+        task_of(tiny_model, tmp_path, input=str(tmp_path / name), output=out)
         for name in ("one", "two")
     )
     modes.reconstruct(one)
@@ -228,8 +238,7 @@ def test_of_an_image_that_has_become_unreadable_no_earlier_result_stays(
     source.mkdir()
     for name in ("0.png", "1.png"):
         shutil.copy(small_folder / name, source)
-    folders = {"input": str(source), "output": str(out)}
-    task = modes.Task(tiny_model.config, tmp_path, tiny_model, **folders)
+    task = task_of(tiny_model, tmp_path, input=str(source), output=str(out))
     modes.reconstruct(task)
     (source / "1.png").write_bytes(b"no image")
     modes.reconstruct(task)
@@ -311,9 +320,7 @@ def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_p
     assert len(os.listdir(out)) == 11
     with pytest.raises(InputError, match="no prior: train one"):
         modes.sample(modes.Task(config, tmp_path, with_parents, prior=True))
-    monkeypatch.setattr(
-        modes, "dataset_from_config", no_images
-    )  # the model of a run has no parents
+    monkeypatch.setattr(modes, "dataset_from_config", no_images)  # a run's model has no parents
     alone = dataclasses.replace(model, parents=None)
     modes.sample(modes.Task(config, tmp_path / "run", alone, prior=True))
     assert os.listdir(tmp_path / "run") == ["prior_samples.png"]
@@ -326,7 +333,7 @@ def test_a_model_with_labels_edits_images_without_its_data(
     labels = Labels(np.arange(40)[:, None] % 2, {"shade": ("dark", "light")})
     model, out = dataclasses.replace(with_parents, labels=labels), tmp_path / "out"
     given = {"set": {"shade": "dark"}, "input": str(small_folder), "output": str(out)}
-    modes.edit(modes.Task(model.config, tmp_path, model, **given))
+    modes.edit(task_of(model, tmp_path, **given))
     assert (out / "codes.json").exists()
 
 
@@ -364,52 +371,6 @@ def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, f
     assert drawn[0] != drawn[1]
     session = modes._open_with_parents(modes.Task(config, tmp_path, with_parents))
     assert len(session.pool) == len(session.pool_codes) == 8
-
-
-@pytest.fixture
-def opened() -> Iterator[list[str]]:
-    """The files and folders that Python opens or lists during a test."""
-    names: list[str] | None = []
-
-    def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if names is not None and event in ("open", "os.listdir", "os.scandir"):
-            names.append(str(arguments[0]))
-
-    sys.addaudithook(note)  # which stays
-    yield names
-    names = None
-
-
-def change_config(model: Path, **fields: Any) -> None:
-    """Changes fields of the config in a published model, such as data={"path": "/"}."""
-    file = model / "model.safetensors"
-    with safetensors.safe_open(file, framework="numpy") as held:
-        description = json.loads(held.metadata()["pivq_jax"])
-    for name, value in fields.items():
-        inner = isinstance(value, dict)
-        description["config"][name] = description["config"][name] | value if inner else value
-    metadata = {"format": "pt", "pivq_jax": json.dumps(description)}
-    file.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(file), metadata))
-
-
-def test_paths_in_a_published_model_are_not_read(
-    published, small_folder, tmp_path, opened, monkeypatch
-):
-    monkeypatch.setenv("PIVQ_DATA_DIR", str(tmp_path / "cache"))
-    copy = Path(shutil.copytree(published, tmp_path / "copy"))
-    place = os.fspath(small_folder)
-    change_config(
-        copy,
-        data={"name": "image_folder", "path": place},
-        loss={"perceptual_weights": f"{place}/0.png"},
-        evaluate={"features_path": f"{place}/0.png"},
-    )
-    model = pivq_jax.from_pretrained(copy)
-    model, dataset, note = modes._data_or_held_out(model, model.config)
-    assert "training images, as they decode" in note and len(dataset.test) > 2
-    assert model.config.loss.perceptual_weights == model.config.evaluate.features_path == ""
-    assert opened and not [name for name in opened if name.startswith(place)]
-    assert not (tmp_path / "cache").exists()
 
 
 def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(published):
@@ -490,7 +451,7 @@ def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments
 
 def test_what_a_mode_cannot_do_is_refused(published, tiny_run, small_folder, tmp_path):
     model = pivq_jax.from_pretrained(published)
-    task, changes = modes.Task(model.config, tmp_path, model), {"hair": "bun"}
+    task, changes = task_of(model, tmp_path), {"hair": "bun"}
     for mode, fields, words in (
         (modes.edit, {"set": changes}, "labelled images.* have none"),
         (modes.edit, {"set": changes, "input": str(small_folder)}, "labelled images.* have none"),

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, expanded, local_path, read_object
+from pivq_jax.common.hub import find_pretrained, is_published
 from pivq_jax.common.parallel import make_mesh, own_copy, replicated, say
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.config.check import config_of_model, read_config, trained_differences
@@ -17,7 +18,7 @@ from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.inference.trained_model import TrainedModel
-from pivq_jax.interop.pretrained import is_published, read_pretrained
+from pivq_jax.interop.pretrained import read_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
@@ -66,7 +67,7 @@ def from_pretrained(where: str | Path) -> TrainedModel:
     model has parents, labels and a prior if they were published. Raises InputError if the model
     does not exist, cannot be downloaded, is of another format, or is damaged.
     """
-    params, description, parents, labels, prior = read_pretrained(where)
+    params, description, parents, labels, prior = read_pretrained(find_pretrained(where))
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
     params, prior = jax.device_put((params, prior), replicated(mesh))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))

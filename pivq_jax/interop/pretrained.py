@@ -2,12 +2,11 @@
 
 The metadata of the weights is the description needed to use them. Beside them there may be the
 codes of training images, from which new ones are made, with labels and the names of their values,
-and a prior with the sizes of its network. The package contains such directories: `shipped_models`.
+and a prior with the sizes of its network.
 """
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,8 @@ import numpy as np
 from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import check_directory, expanded, json_bytes, replace_together
+from pivq_jax.common.files import check_directory, json_bytes, replace_together
+from pivq_jax.common.hub import CARD, CONFIG, PARENTS, PRIOR, WEIGHTS, is_published
 from pivq_jax.common.weights import (
     Params,
     find_faults,
@@ -32,9 +32,6 @@ from pivq_jax.sampling.edit import Labels, check_labels
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
 from pivq_jax.sampling.space import CodeSpace
 
-WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
-CONFIG, CARD = "config.json", "README.md"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 _REMEDY = "give a directory that save_pretrained wrote"
 
 # In the file of the parents.
@@ -61,12 +58,6 @@ class Published(NamedTuple):
     prior: Prior | None = None
 
 
-def shipped_models() -> dict[str, Path]:
-    """Returns the directories of the published models in the package, by name."""
-    folder = Path(__file__).parents[1] / "pretrained"
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{WEIGHTS}"))}
-
-
 def check_target(directory: Path) -> None:
     """Checks that a published model can be written to a local directory, which need not exist.
 
@@ -75,11 +66,6 @@ def check_target(directory: Path) -> None:
     check_directory(directory, "directory")
     if (directory / "checkpoints").exists():
         raise InputError(f"{directory} holds a run: give another directory")
-
-
-def is_published(directory: Path) -> bool:
-    """Whether a directory is a published model, and no run in which weights were kept."""
-    return (directory / WEIGHTS).exists() and not (directory / "checkpoints").exists()
 
 
 def write_pretrained(directory: Path, model: Published) -> None:
@@ -98,26 +84,8 @@ def write_pretrained(directory: Path, model: Published) -> None:
     replace_together(directory, contents)
 
 
-def find_pretrained(where: str | Path) -> Path:
-    """Finds a published model as a directory, in the package or on the hub, in this order."""
-    shipped = shipped_models()
-    directory = expanded(where)
-    if not directory.is_dir():
-        if (name := str(where)) not in shipped and not HUB_ID.fullmatch(name):
-            raise InputError(
-                f"{name} is no directory here, no model of the package ({', '.join(shipped)}) and"
-                " no hub id such as owner/name: give one of these"
-            )
-        directory = shipped.get(name) or _download(name)
-    return directory
-
-
-def read_pretrained(where: str | Path) -> Published:
-    """Reads the published model that `find_pretrained` finds."""
-    return _read(find_pretrained(where))
-
-
-def _read(directory: Path) -> Published:
+def read_pretrained(directory: Path) -> Published:
+    """Reads a published model from a directory, such as `common.hub.find_pretrained` returns."""
     if not is_published(directory):
         if (directory / "checkpoints").exists():
             raise InputError(
@@ -133,57 +101,6 @@ def _read(directory: Path) -> Published:
     if (directory / PRIOR).is_file():
         prior = read_prior(directory / PRIOR, space, params["quantizer"]["codebook"])
     return Published(params, description, parents, labels, prior)
-
-
-def upload_pretrained(directory: Path, name: str) -> str:
-    """Uploads a published model in one commit, whose address is returned; see `check_upload`.
-
-    Parents and a prior that are on the hub but not in the directory are deleted there.
-    """
-    hub = check_upload(name)
-    _read(directory)  # nothing damaged is published
-    try:
-        hub.create_repo(name, exist_ok=True)
-        patterns = [WEIGHTS, PARENTS, PRIOR, CONFIG, CARD]
-        commit = hub.upload_folder(
-            repo_id=name,
-            folder_path=directory,
-            allow_patterns=patterns,
-            delete_patterns=[PARENTS, PRIOR],  # of an earlier upload, unless they are here, too
-        )
-    except Exception as error:  # the library raises several types, of its network library, too
-        raise InputError(
-            f"{directory} could not be uploaded to {name} ({brief(error)}): check the id, the"
-            " network and `hf auth login`"
-        ) from error
-    return str(commit)
-
-
-def check_upload(name: str) -> Any:
-    """Checks, before work starts, that an upload to a hub id is possible; returns the library."""
-    if not HUB_ID.fullmatch(name):
-        raise InputError(f"{name} is no hub id: give one such as owner/name")
-    return _library(f"uploading to {name}")
-
-
-def _download(name: str) -> Path:
-    """Downloads the files of a model, or finds them in the hub's cache."""
-    hub = _library(f"{name} is not a directory here, and fetching it from the hub")
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=[WEIGHTS, PARENTS, PRIOR, CONFIG]))
-    except Exception as error:  # the library raises several types, of its network library, too
-        raise InputError(
-            f"{name} is not a directory here and could not be fetched from the hub"
-            f" ({brief(error)}): check the id and the network, or give a directory"
-        ) from error
-
-
-def _library(task: str) -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise InputError(f"{task} needs huggingface_hub: pip install huggingface_hub") from error
-    return huggingface_hub
 
 
 def most_parents(space: CodeSpace) -> int:

@@ -57,6 +57,14 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
     return params, description
 
 
+def config_of_run(description: dict[str, Any], path: Path) -> Config:
+    """Returns the config of a file's description for a run, which needs all of its fields."""
+    try:
+        return Config.from_dict(description["config"])
+    except InputError as error:  # fields of another version
+        raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
+
+
 def _check_description(text: str, path: Path) -> tuple[dict[str, Any], Config]:
     """The checked description in `text`, with `config`, `step`, `progress` and `metrics`.
 

@@ -13,10 +13,10 @@ import pytest
 import safetensors.numpy
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.hub import WEIGHTS
 from pivq_jax.config.fields import Config, all_fields
 from pivq_jax.inference.opening import from_pretrained
 from pivq_jax.interop import safetensors_file
-from pivq_jax.interop.pretrained import WEIGHTS
 from tests.fuzz_test import tiny
 from tests.memory import peak_memory
 

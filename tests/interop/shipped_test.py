@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import pivq_jax
+from pivq_jax.common.hub import shipped_models
 from pivq_jax.data import toon_faces
-from pivq_jax.interop.pretrained import shipped_models
 from pivq_jax.sampling import prior_bits
 
 SHIPPED = shipped_models()
@@ -103,9 +103,3 @@ def test_the_files_are_small_and_carry_no_path(name):
     config = json.loads(files["config.json"])["config"]
     paths = [config["data"]["path"], config["loss"]["perceptual_weights"]]
     assert [*paths, config["evaluate"]["features_path"]] == ["", "", ""]
-
-
-def test_the_card_has_figures_and_credits_the_drawings():
-    card = (SHIPPED["toon_faces"] / "README.md").read_text()
-    for text in ('license: "cc-by-4.0"', "Johan Melin", "CC BY 4.0", "| psnr |", "| fid |"):
-        assert text in card
