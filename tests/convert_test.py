@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -227,74 +225,14 @@ def test_a_model_of_the_package_becomes_onnx_by_its_name(tmp_path):
     np.testing.assert_array_equal(arrays["training_codes"], model.parents[:50])
 
 
-# What is done to the metadata, and what the error must say.
-DESCRIPTIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
-    "with a text for a config": (
-        lambda it: it.update(config="abc"),
-        "does not say what model it is",
-    ),
-    "with a part of a config": (lambda it: it.update(config={"model": {}}), "describes no model"),
-    "of a run without an optimizer": (
-        lambda it: it["config"].pop("optimizer"),
-        "is not that of a run, whole",
-    ),
-    "of a run with an unknown loss": (
-        lambda it: it["config"]["loss"].update(colour=1.0),
-        "is not that of a run, whole",
-    ),
-    "of a step before its codebook": (lambda it: it.update(step=60), "codebook at step 60, over"),
-    "with a text for a step": (lambda it: it.update(step="x"), "step = 'x' must be a number"),
-    "without progress": (
-        lambda it: it.update(progress=None),
-        "progress = None must be a JSON object",
-    ),
-    "a time that is none": (
-        lambda it: it.update(progress={"train_seconds": "x"}),
-        "the times in progress are no numbers",
-    ),
-    "costs of another program": (
-        lambda it: it.update(progress={"cost": {"x": 1}}),
-        "the times in progress are no numbers",
-    ),
-}
-
-
-def damage(name: str, path: Path, whole: Path) -> str:
-    """Write a damaged copy of a file; what the error must say of it."""
-    arrays, metadata = contents(whole)
-    if name in ("truncated", "empty"):
-        path.write_bytes(whole.read_bytes()[:-100] if name == "truncated" else b"")
-        return "not a whole safetensors file"
-    if name == "of another model":
-        safetensors.numpy.save_file({"wte.weight": np.zeros((2, 2), np.float32)}, path)
-        return "does not say what model it is"
-    if name in DESCRIPTIONS:
-        change, expected = DESCRIPTIONS[name]
-        description = json.loads(metadata["pivq_jax"])
-        change(description)
-        safetensors.numpy.save_file(arrays, path, {"pivq_jax": json.dumps(description)})
-        return expected
-    if name == "with NaN":
-        arrays["encoder.norm.weight"][0], arrays["decoder.codes.bias"][-1] = np.nan, np.inf
-        safetensors.numpy.save_file(arrays, path, metadata)
-        return "holds NaN or infinity in decoder.codes.bias, encoder.norm.weight"
-    assert name == "with wrong arrays"
-    arrays["encoder.norm.weight"] = arrays["encoder.norm.weight"][:-1].copy()
-    del arrays["decoder.codes.bias"]
-    arrays["decoder.mystery"] = np.zeros(2, np.float32)
-    safetensors.numpy.save_file(arrays, path, metadata)
-    return "encoder.norm.weight has shape (15,), not (16,)"
-
-
-def test_a_place_that_cannot_be_written_is_one_line(capsys, exported, tmp_path):
+@pytest.mark.parametrize(
+    "place, message",
+    [("file/run", "file is a file: choose another --to"), ("cv/[b]", "contains one of [ * ?")],
+)
+def test_a_place_that_cannot_hold_a_run_is_refused(capsys, exported, tmp_path, place, message):
     (tmp_path / "file").write_text("in the way")
-    line = refused(capsys, f"--from={exported}", f"--to={tmp_path / 'file' / 'run'}")
-    assert "file is a file: choose another --to" in line
-
-
-def test_a_workdir_under_whose_name_checkpoints_are_lost_is_refused(capsys, exported, tmp_path):
-    line = refused(capsys, f"--from={exported}", f"--to={tmp_path / 'cv' / '[b]'}")
-    assert "contains one of [ * ?" in line and "--to" in line and not any(tmp_path.iterdir())
+    line = refused(capsys, f"--from={exported}", f"--to={tmp_path / place}")
+    assert message in line and "--to" in line and os.listdir(tmp_path) == ["file"]
 
 
 def test_what_a_killed_conversion_left_is_not_taken_for_one_s_own(
@@ -311,21 +249,59 @@ def test_what_a_killed_conversion_left_is_not_taken_for_one_s_own(
     assert sorted(os.listdir(tmp_path)) == ["other.safetensors", "run"]
 
 
+def refused_file(capsys, tmp_path: Path, arrays: dict, description: dict) -> str:
+    """The one line about a file that shall become a run; nothing is written."""
+    path = tmp_path / "bad.safetensors"
+    safetensors.numpy.save_file(arrays, path, {"pivq_jax": json.dumps(description)})
+    line = refused(capsys, f"--from={path}", f"--to={tmp_path / 'run'}")
+    assert str(path) in line and os.listdir(tmp_path) == [path.name]
+    return line
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["truncated", "empty", "of another model", "with wrong arrays", "with NaN", *DESCRIPTIONS],
+    "fields, message",
+    [
+        ({"config": "abc"}, "does not say what model it is"),
+        ({"config": {"model": {}}}, "describes no model"),
+        ({"step": 60}, "codebook at step 60, over"),
+        ({"step": "x"}, "step = 'x' must be a number"),
+        ({"progress": None}, "progress = None must be a JSON object"),
+        ({"progress": {"train_seconds": "x"}}, "the times in progress are no numbers"),
+        ({"progress": {"cost": {"x": 1}}}, "the times in progress are no numbers"),
+    ],
 )
-def test_a_bad_file_is_refused_and_the_target_untouched(capsys, exported, tmp_path, name):
-    path, targets = tmp_path / "bad.safetensors", tmp_path / "targets"
-    expected = damage(name, path, exported)
-    (targets / "empty").mkdir(parents=True)
-    before = everything(targets)
-    target = "empty" if name == "truncated" else "new"
-    line = refused(capsys, f"--from={path}", f"--to={targets / target}")
-    assert str(path) in line and expected in line
-    if name == "with wrong arrays":
-        assert "decoder.codes.bias is missing; decoder.mystery is unexpected; " in line
-    assert everything(targets) == before
+def test_a_file_with_a_wrong_description_is_refused(capsys, exported, tmp_path, fields, message):
+    arrays, metadata = contents(exported)
+    description = json.loads(metadata["pivq_jax"]) | fields
+    assert message in refused_file(capsys, tmp_path, arrays, description)
+
+
+def test_a_file_with_a_part_of_a_config_becomes_no_run(capsys, exported, tmp_path):
+    arrays, metadata = contents(exported)
+    description = json.loads(metadata["pivq_jax"])
+    del description["config"]["optimizer"]
+    assert "not that of a run, whole" in refused_file(capsys, tmp_path, arrays, description)
+
+
+def test_a_file_with_wrong_arrays_is_refused(capsys, exported, tmp_path):
+    arrays, metadata = contents(exported)
+    description = json.loads(metadata["pivq_jax"])
+    arrays["encoder.norm.weight"][0], arrays["decoder.codes.bias"][-1] = np.nan, np.inf
+    line = refused_file(capsys, tmp_path, arrays, description)
+    assert "holds NaN or infinity in decoder.codes.bias, encoder.norm.weight" in line
+    arrays["encoder.norm.weight"] = arrays["encoder.norm.weight"][:-1].copy()
+    arrays["decoder.mystery"] = arrays.pop("decoder.codes.bias")
+    faults = "decoder.codes.bias is missing; decoder.mystery is unexpected; encoder.norm.weight has"
+    line = refused_file(capsys, tmp_path, arrays, description)
+    assert f"{faults} shape (15,), not (16,)" in line
+
+
+def test_a_truncated_file_is_refused_and_the_target_untouched(capsys, exported, tmp_path):
+    path, target = tmp_path / "bad.safetensors", tmp_path / "empty"
+    path.write_bytes(exported.read_bytes()[:-100])
+    target.mkdir()
+    line = refused(capsys, f"--from={path}", f"--to={target}")
+    assert "not a whole safetensors file" in line and not any(target.iterdir())
 
 
 @pytest.mark.parametrize(

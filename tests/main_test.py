@@ -102,22 +102,6 @@ def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, name
             assert Image.open(workdir / name).size == Image.open(trained.workdir / name).size
 
 
-@pytest.mark.slow
-def test_number_of_samples_may_change_in_a_trained_workdir(commands, trained, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(trained.workdir, workdir)
-    config = json.loads((workdir / "config.json").read_text())
-    del config["profile"], config["loss"]["l2"]  # of another version
-    (workdir / "config.json").write_text(json.dumps(config | {"weather": 1}))
-    count = "--config.sample.count=8"  # --workdir is enough
-    done = commands.run("--workdir", str(workdir), "--mode=sample", count)
-    assert done.code == 0, done.stderr
-    done = commands.run(f"--workdir={workdir}", "--mode=sample", count, "--config.data.flip=true")
-    assert done.code == 2 and "another config, with data.flip = False" in done.stderr
-    few, many = (Image.open(w / "samples.png") for w in (workdir, trained.workdir))
-    assert few.width == many.width and few.height < many.height
-
-
 def test_reconstruct_writes_pictures_and_codes_of_every_readable_file(
     commands, trained, trained_model, faces, tmp_path
 ):

@@ -386,17 +386,6 @@ def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(publi
 
 
 @pytest.mark.slow
-def test_fields_of_a_config_apply_to_a_published_model(commands, published, tiny_run, tmp_path):
-    # Those that say how it was trained may be others.
-    given = ["--config=image_folder:smoke", *tiny_run.arguments[1:-1], "--config.train.steps=500"]
-    drawn = [*given, "--config.sample.count=3", "--mode=sample"]
-    done = commands.run(f"--pretrained={published}", *drawn, directory=tmp_path)
-    assert done.code == 0, done.stderr
-    one, parents = (Image.open(tmp_path / f"{name}.png").size for name in ("samples", "parents"))
-    assert one[0] < 4 * 300 and one[1] < parents[0], (one, parents)
-
-
-@pytest.mark.slow
 def test_faces_are_edited(commands, tmp_path):
     model = ["--pretrained=toon_faces", "--mode=edit"]
     done = commands.run(*model, directory=tmp_path)

@@ -68,7 +68,7 @@ class PIVQ(nn.Module):
 
     def decode(self, indices: jax.Array) -> jax.Array:
         """Decodes codebook entries int32 [B, N]; their order matters for `positional` alone."""
-        return self.decoder(self.quantizer.lookup(indices))
+        return self.decoder(self.quantizer.codebook[indices])
 
     def decode_vectors(self, vectors: jax.Array) -> jax.Array:
         """Decodes code vectors float32 [B, N, D]."""

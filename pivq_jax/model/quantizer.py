@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.matching import match, minima
+from pivq_jax.model.primitives import Pair
 
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns indices int32
 # [B, N] and converged bool [B]; see `match_latents`.
-Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Matcher = Callable[[jax.Array, jax.Array], Pair]
 # Elements of the one-hot rows that a GPU holds at a time for the gradient of a stage's entries. All
 # stages are held together.
 LARGEST_ONE_HOT = 2**26
@@ -71,15 +72,11 @@ def look_up(codebook: jax.Array, indices: jax.Array) -> jax.Array:
     return codebook[indices]
 
 
-def _look_up_forward(
-    codebook: jax.Array, indices: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _look_up_forward(codebook: jax.Array, indices: jax.Array) -> tuple[jax.Array, Pair]:
     return codebook[indices], (codebook, indices)
 
 
-def _look_up_backward(
-    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, None]:
+def _look_up_backward(saved: Pair, cotangent: jax.Array) -> tuple[jax.Array, None]:
     codebook, indices = saved
     add = partial(_add_rows, len(codebook))
     # XLA fuses one-hot rows with their product on a TPU alone. Batches are split over all devices.
@@ -103,7 +100,7 @@ def _add_rows(size: int, rows: jax.Array, values: jax.Array, parts: int = 1) -> 
     N is divided into equal parts, each of which has its one-hot rows in turn.
     """
 
-    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(total: jax.Array, part: Pair) -> tuple[jax.Array, None]:
         rows, values = part
         one_hot = jax.nn.one_hot(rows.reshape(-1), size, dtype=values.dtype)
         flat = values.reshape(-1, values.shape[-1])
@@ -134,22 +131,20 @@ def look_up_in_stages(codebook: jax.Array, indices: jax.Array, stages: int) -> j
     return join_stages(jax.vmap(look_up)(parts, within_stage), 1)
 
 
-def match_latents(
-    latents: jax.Array, codebook: jax.Array, method: str = "auto"
-) -> tuple[jax.Array, jax.Array]:
+def match_latents(latents: jax.Array, codebook: jax.Array, method: str = "auto") -> Pair:
     """Assigns entries to the latents of each image one to one, at minimum total squared distance.
 
     Returns indices int32 [B, N], and converged bool [B], which is False if latents are not finite.
     Nothing is solved where all nearest entries are distinct, as is usual with several stages.
     """
 
-    def match_all(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def match_all(latents: jax.Array) -> Pair:
         cost = squared_distances(latents, codebook)
         indices, finite = nearest(cost)[0], jnp.all(jnp.isfinite(cost), (-2, -1))
         in_order = jnp.sort(indices, -1)
         distinct = jnp.all(in_order[..., 1:] != in_order[..., :-1])
 
-        def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def solve(cost: jax.Array) -> Pair:
             result = match(cost, method=method)
             return result.columns, result.converged
 
@@ -158,13 +153,13 @@ def match_latents(
 
     # A CPU solves one problem after another, and then each one's distances stay in the cache.
     @jax.named_scope("distances")  # a profile shows a loop as one operation, by its own scope
-    def one_by_one(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one_by_one(latents: jax.Array) -> Pair:
         return jax.lax.map(match_all, latents)
 
     return jax.lax.platform_dependent(latents, cpu=one_by_one, default=match_all)
 
 
-def nearest(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+def nearest(cost: jax.Array) -> Pair:
     """Returns the column of the least cost of each row, int32 [..., N], the first of equal ones,
     and that cost; `jnp.argmin` is several times slower on a CPU.
     """
@@ -175,7 +170,7 @@ def nearest(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def assign(
     latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher = match_latents
-) -> tuple[jax.Array, jax.Array]:
+) -> Pair:
     """Assigns an entry to each latent as `match_latents` does, without gradients.
 
     For several devices, `matcher` matches the images of each on that device, as the compiler does
@@ -278,9 +273,7 @@ def assign_in_stages(
     """
     latents, codebook = jax.lax.stop_gradient((latents, codebook))
 
-    def quantize(
-        entries: jax.Array, targets: jax.Array
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def quantize(entries: jax.Array, targets: jax.Array) -> tuple[jax.Array, Pair]:
         indices, converged = assign(targets, entries, kind, matcher)
         return entries[indices], (indices, converged)
 
@@ -341,10 +334,6 @@ class Quantizer(nn.Module):
             latents=latents,
             targets=targets,
         )
-
-    def lookup(self, indices: jax.Array) -> jax.Array:
-        """Returns the entries float32 [B, N, D] of indices int32 [B, N]."""
-        return look_up(self.codebook, indices)
 
 
 def revive_dead(

@@ -189,24 +189,16 @@ def test_recombined_codes(kind):
 
 
 @pytest.mark.parametrize(
-    "phase", [slow(Phase.CONTINUOUS), slow(Phase.QUANTIZED), Phase.ADVERSARIAL]
+    "variant, phase",
+    [
+        ("default", Phase.ADVERSARIAL),
+        slow("default", Phase.CONTINUOUS),
+        slow("stages", Phase.CONTINUOUS),
+        *(slow(variant, Phase.QUANTIZED) for variant in VARIANTS),
+    ],
 )
-def test_losses_and_gradients(tiny_config, phase):
-    check_losses_and_gradients(make_twins(tiny_config, VARIANTS["default"]), phase)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", list(VARIANTS)[1:])
-def test_losses_and_gradients_of_the_other_kinds(tiny_config, variant):
-    check_losses_and_gradients(make_twins(tiny_config, VARIANTS[variant]), Phase.QUANTIZED)
-
-
-@pytest.mark.slow
-def test_losses_and_gradients_of_stages_before_the_codebook(tiny_config):
-    check_losses_and_gradients(make_twins(tiny_config, VARIANTS["stages"]), Phase.CONTINUOUS)
-
-
-def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
+def test_losses_and_gradients(tiny_config, variant, phase):
+    twins = make_twins(tiny_config, VARIANTS[variant])
     key = jax.random.key(3)
     found = jax.device_get(
         jax.jit(twins.objective.gradients, static_argnames="phase")(
