@@ -299,35 +299,32 @@ def test_a_file_of_another_format_is_refused(copy):
 
 
 SPACE = CodeSpace(8, 32)
-PARENTS = {
-    "of codes of another type": ({"codes": np.zeros((3, 8), np.float32)}, "is not of its model"),
-    "of fewer codes": ({"codes": np.zeros((3, 7), np.uint8)}, "is not of its model"),
-    "of codes that repeat": ({"codes": np.zeros((3, 8), np.uint8)}, "is not of its model"),
-    "of codes beyond the last": ({"codes": np.full((3, 8), 32, np.uint8)}, "is not of its model"),
-    "of both forms": (
-        {"codes": np.zeros((3, 8), np.uint8), "ranks": np.zeros((3, 3), np.uint8)},
-        "does not hold the codes",
-    ),
-    "of another name": ({"sets": np.zeros((3, 3), np.uint8)}, "does not hold the codes"),
-    "of no image": ({"ranks": np.zeros((0, 3), np.uint8)}, "does not hold the codes"),
-    "of another length": ({"ranks": np.zeros((3, 13), np.uint8)}, "is not of its model"),
-    "of another type": ({"ranks": np.zeros((3, 3), np.int32)}, "is not of its model"),
-    "beyond the last": ({"ranks": np.full((3, 3), 255, np.uint8)}, "is not of its model"),
-}
 
 
-@pytest.mark.parametrize("name", PARENTS)
-def test_damaged_parents_are_refused(copy, name):
-    arrays, message = PARENTS[name]  # C(32, 8) sets: 24 bits
-    safetensors.numpy.save_file(arrays, copy / "parents.safetensors")
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"codes": np.zeros((3, 8), np.float32)}, "is not of its model"),
+        ({"codes": np.zeros((3, 7), np.uint8)}, "is not of its model"),
+        ({"codes": np.zeros((3, 8), np.uint8)}, "is not of its model"),  # they repeat
+        ({"codes": np.full((3, 8), 32, np.uint8)}, "is not of its model"),  # beyond the last
+        ({"codes": np.zeros((3, 8), np.uint8), "ranks": np.zeros((3, 3), np.uint8)}, "does not"),
+        ({"sets": np.zeros((3, 3), np.uint8)}, "does not hold the codes"),
+        ({"ranks": np.zeros((0, 3), np.uint8)}, "does not hold the codes"),
+        ({"ranks": np.zeros((3, 13), np.uint8)}, "is not of its model"),
+        ({"ranks": np.zeros((3, 3), np.int32)}, "is not of its model"),
+        ({"ranks": np.full((3, 3), 255, np.uint8)}, "is not of its model"),  # C(32, 8) has 24 bits
+    ],
+)
+def test_damaged_parents_are_refused(tmp_path, arrays, message):
+    safetensors.numpy.save_file(arrays, tmp_path / "parents")
     with pytest.raises(InputError, match=message):
-        read_parents(copy / "parents.safetensors", SPACE)
+        read_parents(tmp_path / "parents", SPACE)
 
 
-def test_parents_written_as_ranks_are_read(tiny_model, copy):
-    arrays = {"ranks": SPACE.rank(tiny_model.parents)}
-    safetensors.numpy.save_file(arrays, copy / "parents.safetensors")
-    parents, labels = read_parents(copy / "parents.safetensors", SPACE)
+def test_parents_written_as_ranks_are_read(tiny_model, tmp_path):
+    safetensors.numpy.save_file({"ranks": SPACE.rank(tiny_model.parents)}, tmp_path / "parents")
+    parents, labels = read_parents(tmp_path / "parents", SPACE)
     np.testing.assert_array_equal(parents, np.sort(tiny_model.parents))
     assert parents.dtype == np.int32 and labels is None
 
@@ -355,50 +352,43 @@ def test_more_parents_than_can_be_read_are_refused_before_anything_is_written(
     assert len(pivq_jax.from_pretrained(tmp_path / "faces").parents) == 10
 
 
-LABELS = {
-    "of no names": (np.zeros((30, 2), np.uint8), None),
-    "of names that are none": (np.zeros((30, 2), np.uint8), [1]),
-    "of fewer images": (np.zeros((29, 2), np.uint8), FACTORS),
-    "of more factors": (np.zeros((30, 3), np.uint8), FACTORS),
-    "beyond the last": (np.full((30, 2), 3, np.uint8), FACTORS),
-}
-
-
-@pytest.mark.parametrize("name", LABELS)
-def test_damaged_labels_are_refused(copy, name):
-    labels, factors = LABELS[name]
-    path = copy / "parents.safetensors"
-    arrays = {**safetensors.numpy.load_file(path), "labels": labels}
+@pytest.mark.parametrize(
+    "shape, value, factors",
+    [
+        ((30, 2), 0, None),
+        ((30, 2), 0, [1]),
+        ((29, 2), 0, FACTORS),
+        ((30, 3), 0, FACTORS),
+        ((30, 2), 3, FACTORS),  # beyond the last value
+    ],
+)
+def test_damaged_labels_are_refused(tmp_path, shape, value, factors):
+    codes = np.tile(np.arange(8, dtype=np.uint8), (30, 1))
+    arrays = {"codes": codes, "labels": np.full(shape, value, np.uint8)}
     metadata = {} if factors is None else {"pivq_jax_factors": json.dumps(factors)}
-    safetensors.numpy.save_file(arrays, path, metadata)
+    safetensors.numpy.save_file(arrays, tmp_path / "parents", metadata)
     with pytest.raises(InputError, match="is not of its model"):
-        read_parents(path, SPACE)
+        read_parents(tmp_path / "parents", SPACE)
 
 
-PRIORS = {
-    "of other sizes": ({"width": 16, "depth": 1, "heads": 2}, {}, "does not hold the weights"),
-    "of a huge size": ({"width": 10**9, "depth": 1, "heads": 2}, {}, "is no prior"),
-    "of no size": ({"width": 8}, {}, "is no prior"),
-    "of huge bits": ({"width": 8, "depth": 1, "heads": 2, "bits": 10**400}, {}, "is no prior"),
-    "of endless bits": ({"width": 8, "depth": 1, "heads": 2, "bits": math.inf}, {}, "is no prior"),
-    "of text": ("width", {}, "is no prior"),
-    "of NaN": (
-        {"width": 8, "depth": 1, "heads": 2},
-        {"missing": np.full(8, np.nan, np.float32)},
-        "does not hold the weights",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PRIORS)
-def test_a_damaged_prior_is_refused(copy, name):
-    sizes, changed, message = PRIORS[name]
-    path = copy / "prior.safetensors"
-    arrays = safetensors.numpy.load_file(path) | changed
-    held = {"bits": 1.0, **sizes} if isinstance(sizes, dict) else sizes
-    safetensors.numpy.save_file(arrays, path, {"pivq_jax_prior": json.dumps(held)})
+@pytest.mark.parametrize(
+    "changes, added, message",
+    [
+        ({"width": 16}, 0.0, "does not hold the weights"),
+        ({"width": 10**9}, 0.0, "is no prior"),
+        ({"depth": None}, 0.0, "is no prior"),
+        ({"bits": 10**400}, 0.0, "is no prior"),
+        ({"bits": math.inf}, 0.0, "is no prior"),
+        ({}, np.nan, "does not hold the weights"),
+    ],
+)
+def test_a_damaged_prior_is_refused(published, tmp_path, changes, added, message):
+    held = {"width": 8, "depth": 1, "heads": 2, "bits": 1.0} | changes
+    arrays = safetensors.numpy.load_file(published / "prior.safetensors")
+    arrays = {name: array + np.float32(added) for name, array in arrays.items()}
+    safetensors.numpy.save_file(arrays, tmp_path / "prior", {"pivq_jax_prior": json.dumps(held)})
     with pytest.raises(InputError, match=message):
-        read_prior(path, SPACE, jnp.zeros((32, 8)))
+        read_prior(tmp_path / "prior", SPACE, jnp.zeros((32, 8)))
 
 
 @pytest.fixture
