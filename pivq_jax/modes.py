@@ -347,7 +347,13 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
             files.check_directory(workdir, "--workdir", writes)
         model = load(workdir)
     else:
-        _check_published(model, config)
+        # How it was trained does not matter any more.
+        others = trained_differences(model.config.to_dict(), config)
+        if others := [each for each in others if each.startswith(("data.", *BUILT_FROM))]:
+            raise InputError(
+                f"the published model is of another config, with {', '.join(others)}: leave out"
+                " --config and such fields, or give the same"
+            )
         if writes:
             files.check_directory(workdir, "--workdir")
             if (workdir / "checkpoints").exists():
@@ -357,16 +363,6 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
                 )
     fields = {name: config[name] for name in ("seed", "loss", "evaluate", "sample")}
     return dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
-
-
-def _check_published(model: TrainedModel, config: Config) -> None:
-    """Refuses a config of another model; how it was trained does not matter any more."""
-    differences = trained_differences(model.config.to_dict(), config)
-    if differences := [each for each in differences if each.startswith(("data.", *BUILT_FROM))]:
-        raise InputError(
-            f"the published model is of another config, with {', '.join(differences)}: leave out"
-            " --config and such fields, or give the same"
-        )
 
 
 def _evaluate(session: Session) -> None:
