@@ -40,11 +40,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pivq_jax.common import files, hub
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.weights import Params
 from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop import pretrained
@@ -59,8 +61,6 @@ from pivq_jax.interop.safetensors_file import (
 from pivq_jax.training.checkpoints import Checkpoints, check_place
 from pivq_jax.training.steps import Steps
 
-_NO_DATA = "--data_path is for a run whose training images are read: leave it out"
-
 
 def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     """Writes the newest checkpoint's averaged weights as a published model with its parents.
@@ -71,7 +71,7 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     pretrained.check_target(directory)
     model = load(workdir)
     dataset = data_of(model, data_path)
-    count = min(POOL_IMAGES, pretrained.most_parents(model.space))
+    count = min(POOL_IMAGES, pretrained.MOST_CODES // model.space.num_codes)
     images = dataset.first(count).train
     with_parents(model, images, dataset.factors).save_pretrained(directory)
 
@@ -136,6 +136,8 @@ def _convert(options: argparse.Namespace) -> int:
     target = files.local_path(options.target or options.source)
     to_onnx, to_file = target.suffix == ".onnx", target.suffix == ".safetensors"
     from_file = options.source.endswith(".safetensors") or files.expanded(options.source).is_file()
+    source = files.local_path(options.source) if from_file else files.as_path(options.source)
+    from_run = source.is_dir() and not hub.is_published(source)
     if options.push:
         hub.check_upload(options.push)
         if from_file or to_file or to_onnx:
@@ -148,19 +150,20 @@ def _convert(options: argparse.Namespace) -> int:
             raise InputError("--training_codes is for a model with images that becomes *.onnx")
         if count < 0:
             raise InputError(f"--training_codes={count} is negative: 0 includes none")
-    if options.data_path and (not options.target or from_file or to_file):
-        raise InputError(_NO_DATA)
+    no_images = not options.target or to_file or from_file or (to_onnx and not from_run)
+    if options.data_path and no_images:
+        raise InputError("--data_path is for a run whose training images are read: leave it out")
     if to_onnx:
-        _to_onnx(options, from_file, target)
+        write_onnx(target, *_model_for_onnx(options, source, from_file, from_run))
         names = ", ".join(file.name for file in onnx_paths(target))
         print(f"{names} in {target.parent} hold the model of {options.source}")
         return 0
     if options.target:
         if from_file and not to_file:
-            workdir_from_file(files.local_path(options.source), target)
-        elif not (source := files.as_path(options.source)).is_dir():
+            workdir_from_file(source, target)
+        elif not source.is_dir():
             raise InputError(f"{source} is no workdir: give the folder of a run as --from")
-        elif hub.is_published(source):
+        elif not from_run:
             raise InputError(
                 f"{source} is a published model: copy it, or give a workdir as --from (its weights"
                 f" are in {hub.WEIGHTS})"
@@ -177,29 +180,25 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None:
-    """Writes a file, a run or a published model to ONNX files; see `write_onnx`."""
+def _model_for_onnx(
+    options: argparse.Namespace, source: Path, from_file: bool, from_run: bool
+) -> tuple[Params, dict[str, Any], np.ndarray | None]:
+    """Reads a file, a run or a published model: parameters, description and codes of images."""
     import_onnx()
     if from_file:
-        write_onnx(target, *read_model(files.local_path(options.source)))
-        return
-    source, codes = files.as_path(options.source), None
+        return *read_model(source), None
+    model = load(source) if from_run else from_pretrained(options.source)
     count = POOL_IMAGES if options.training_codes is None else options.training_codes
-    if source.is_dir() and not hub.is_published(source):
-        model = load(source)
-        if count:
-            try:
-                images = data_of(model, options.data_path).first(count).train
-                codes = encode_split(model, images)
-            except InputError as error:
-                raise InputError(f"{error}; or leave them out with --training_codes=0") from error
-    else:
-        model = from_pretrained(options.source)
-        if options.data_path:
-            raise InputError(_NO_DATA)
-        if model.parents is not None and count:
-            codes = model.parents[:count]
-    write_onnx(target, model.params, without_paths(model.description), codes)
+    codes = None
+    if count and from_run:
+        try:
+            images = data_of(model, options.data_path).first(count).train
+            codes = encode_split(model, images)
+        except InputError as error:
+            raise InputError(f"{error}; or leave them out with --training_codes=0") from error
+    elif count and model.parents is not None:
+        codes = model.parents[:count]
+    return model.params, without_paths(model.description), codes
 
 
 if __name__ == "__main__":

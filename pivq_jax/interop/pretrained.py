@@ -103,18 +103,13 @@ def read_pretrained(directory: Path) -> Published:
     return Published(params, description, parents, labels, prior)
 
 
-def most_parents(space: CodeSpace) -> int:
-    """Returns the number of images whose codes a published model may hold."""
-    return MOST_CODES // space.num_codes
-
-
 def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = None) -> bytes:
     """Returns the content of a file with the codes of images.
 
     Labels, too, but those of factors that have more than 256 values, or a name of more than 200
     characters.
     """
-    if len(codes) > (most := most_parents(space)):
+    if len(codes) > (most := MOST_CODES // space.num_codes):
         raise InputError(
             f"{len(codes):,} parents hold {codes.size:,} codes, more than {MOST_CODES:,}: give at"
             f" most {most:,}"
