@@ -100,7 +100,7 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
     if name == "vgg":
         return FeatureExtractor(
             name=name,
-            dim=VGG16.channels[_VGG_BLOCK],
+            dim=512,
             network="VGG16 (ImageNet, as in LPIPS), last ReLU of the fourth block (relu4_3), scaled"
             " to unit length at each place, averaged over the image",
             preprocessing="uint8 to [-1, 1], ImageNet mean and deviation, size as it is",

@@ -55,20 +55,17 @@ _Conv = partial(nn.Conv, precision="highest", conv_general_dilated=_convolve)
 class AlexNet(nn.Module):
     """AlexNet in its single-tower form (Krizhevsky 2014, arXiv 1404.5997)."""
 
-    channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)  # of the feature maps
     minimum_size: ClassVar[int] = 31  # smallest height and width of images, in pixels
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         """Returns five feature maps [B, h, w, C] of normalized images; strides 4, 8, 16, 16, 16."""
         features = []
-        for i, (channels, kernel) in enumerate(zip(self.channels, (11, 5, 3, 3, 3))):
+        for i, (channels, size) in enumerate(((64, 11), (192, 5), (384, 3), (256, 3), (256, 3))):
             if i in (1, 2):
                 x = max_pool(x, 3, 2)
-            stride, padding = (4, 2) if i == 0 else (1, kernel // 2)
-            window = (kernel, kernel)
-            convolution = _Conv(channels, window, stride, padding, name=f"conv_{i}")
-            x = nn.relu(convolution(x))
+            stride, padding = (4, 2) if i == 0 else (1, size // 2)
+            x = nn.relu(_Conv(channels, (size, size), stride, padding, name=f"conv_{i}")(x))
             features.append(x)
         return features
 
@@ -76,7 +73,6 @@ class AlexNet(nn.Module):
 class VGG16(nn.Module):
     """VGG16 without batch normalization (Simonyan and Zisserman 2015, arXiv 1409.1556)."""
 
-    channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512, 512)  # of the feature maps
     minimum_size: ClassVar[int] = 16  # smallest height and width of images, in pixels
 
     @nn.compact
@@ -84,7 +80,7 @@ class VGG16(nn.Module):
         """Returns five feature maps [B, h, w, C] of normalized images; strides 1, 2, 4, 8, 16."""
         features: list[jax.Array] = []
         index = 0
-        for channels, layers in zip(self.channels, (2, 2, 3, 3, 3)):
+        for channels, layers in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
             if features:
                 x = max_pool(x, 2, 2)
             for _ in range(layers):

@@ -123,13 +123,11 @@ def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
 def weight_shapes(network: str) -> dict[str, Any]:
     """Returns the shapes of the parameters that `load_lpips` loads, as `jax.ShapeDtypeStruct`."""
     backbone = get_backbone(network)()
-    size = backbone.minimum_size
-    image = jnp.zeros((1, size, size, 3))
+    image = jnp.zeros((1, backbone.minimum_size, backbone.minimum_size, 3))
+    features, variables = jax.eval_shape(backbone.init_with_output, jax.random.key(0), image)
     heads = {
-        f"block_{i}": jax.ShapeDtypeStruct((channels,), jnp.float32)
-        for i, channels in enumerate(backbone.channels)
+        f"block_{i}": jax.ShapeDtypeStruct(x.shape[-1:], x.dtype) for i, x in enumerate(features)
     }
-    variables = jax.eval_shape(backbone.init, jax.random.key(0), image)
     return {"backbone": variables["params"], "heads": heads}
 
 
