@@ -87,7 +87,7 @@ def steps(tiny_config):
 
 @pytest.fixture(scope="module")
 def images(faces):
-    return np.ascontiguousarray(faces[:8, ::3, ::3])
+    return jnp.asarray(faces[:8, ::3, ::3])
 
 
 def copy(state: TrainState) -> TrainState:
@@ -99,6 +99,11 @@ def placed(state: TrainState, created: TrainState) -> TrainState:
     return jax.device_put(state, jax.tree.map(lambda x: x.sharding, created))
 
 
+def initialised(steps: Steps, state: TrainState, images: jax.Array) -> TrainState:
+    """The state with a codebook from the latents of these images."""
+    return steps.initialise(state, steps.latents(state.params, images)[None])
+
+
 @pytest.mark.slow
 def test_a_life_of_a_codebook(steps, images, tiny_config):
     created = steps.create()
@@ -107,7 +112,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     )
 
     # Initialised from latents of these images: every entry lies among them.
-    every = steps.latents(created.params, jnp.asarray(images))
+    every = steps.latents(created.params, images)
     state = steps.initialise(copy(created), every[None])
     latents = np.asarray(every).reshape(-1, 8)
     codebook = np.asarray(state.params["quantizer"]["codebook"])
@@ -119,7 +124,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     # A step counts the entries that it used: N distinct ones an image.
     state = placed(state.replace(step=jnp.int32(85)), created)
     before = copy(state)
-    state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
+    state, metrics = steps.train(state, images, None, Phase.QUANTIZED)
     assert state.step == 86
     uses = np.asarray(state.uses)
     assert uses.sum() == 8 * 8 and uses.max() <= 8
@@ -142,7 +147,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
 
     # A revival moves the unused entries and nothing else.
     before = copy(state)
-    state, revived = steps.revive(state, jnp.asarray(images))
+    state, revived = steps.revive(state, images)
     dead = uses < 0.05 * uses.mean()
     assert int(revived) == dead.sum()
     now = np.asarray(state.params["quantizer"]["codebook"])
@@ -164,26 +169,25 @@ def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny
         }
         return {name: any(jax.tree.leaves(tree)) for name, tree in moved.items()}
 
-    state, _ = steps.train(copy(created), jnp.asarray(images), None, Phase.CONTINUOUS)
-    state, _ = steps.train(state, jnp.asarray(images), None, Phase.CONTINUOUS)
+    state, _ = steps.train(copy(created), images, None, Phase.CONTINUOUS)
+    state, _ = steps.train(state, images, None, Phase.CONTINUOUS)
     assert is_moved(created, state) == {"encoder": True, "decoder": True, "quantizer": False}
-    state = steps.initialise(state, steps.latents(state.params, jnp.asarray(images))[None])
+    state = initialised(steps, state, images)
     before = copy(state)
-    state, _ = steps.train(placed(state, created), jnp.asarray(images), None, Phase.QUANTIZED)
+    state, _ = steps.train(placed(state, created), images, None, Phase.QUANTIZED)
     assert is_moved(before, state) == {"encoder": False, "decoder": True, "quantizer": True}
 
 
 @pytest.mark.slow
 def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, images):
-    batch = jnp.asarray(images)
-    latents = steps.latents(steps.create().params, batch)
+    latents = steps.latents(steps.create().params, images)
 
     def trained(with_checkpoint: bool) -> TrainState:
         state = steps.create()
         for number in range(4):
             if with_checkpoint and number == 2:
                 state = steps.initialise(state, latents[None])
-            state, _ = steps.train(state, batch, None, Phase.CONTINUOUS)
+            state, _ = steps.train(state, images, None, Phase.CONTINUOUS)
         return steps.initialise(state, 2 * latents[None])
 
     jax.tree.map(np.testing.assert_array_equal, trained(True), trained(False))
@@ -194,7 +198,7 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
     created = steps.create()
     entries = created.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
     state = placed(replace_codebook(created, entries, jnp.ones(32, bool)), created)
-    _, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
+    _, metrics = steps.train(state, images, None, Phase.QUANTIZED)
     assert not np.isfinite(metrics["loss"])
     assert not np.isfinite(metrics["gradient_norm"])  # so that no later step recovers
 
@@ -206,12 +210,9 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     results = []
     for parts in (1, 4):
         config = tiny_config.with_fields({**alone, "train.accumulation": parts})
-        mesh = make_mesh()
-        steps = Steps(config, mesh)
-        state = steps.create()
-        latents = steps.latents(state.params, jnp.asarray(images))
-        state = steps.initialise(state, latents[None])
-        results.append(steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED))
+        steps = Steps(config, make_mesh())
+        state = initialised(steps, steps.create(), images)
+        results.append(steps.train(state, images, None, Phase.QUANTIZED))
     (whole, metrics), (parts, of_parts) = results
     np.testing.assert_array_equal(whole.uses, parts.uses)
     for name in metrics:
@@ -235,9 +236,8 @@ def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(image
     moments = []
     for parts in (1, 4):
         config = tiny_config.with_fields({**alone, "train.accumulation": parts})
-        mesh = make_mesh()
-        steps = Steps(config, mesh)
-        state, metrics = steps.train(steps.create(), jnp.asarray(images), None, Phase.ADVERSARIAL)
+        steps = Steps(config, make_mesh())
+        state, metrics = steps.train(steps.create(), images, None, Phase.ADVERSARIAL)
         moments.append(adam(state.discriminator_opt_state).mu)
         assert float(metrics["discriminator_gradient_norm"]) > 0
     whole, of_parts = moments
@@ -252,13 +252,10 @@ def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(image
 @pytest.mark.parametrize("method", ["sinkhorn", "greedy"])  # the exact ones find the same
 def test_every_solver_trains(method, images, tiny_config):
     config = tiny_config.with_fields({"quantizer.method": method, "loss.recombination_warmup": 0.0})
-    mesh = make_mesh()
-    steps = Steps(config, mesh)
-    state, losses = steps.create(), []
-    latents = steps.latents(state.params, jnp.asarray(images))
-    state = steps.initialise(state, latents[None])
+    steps, losses = Steps(config, make_mesh()), []
+    state = initialised(steps, steps.create(), images)
     for _ in range(12):
-        state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
+        state, metrics = steps.train(state, images, None, Phase.QUANTIZED)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
     assert np.asarray(state.uses).sum() == 12 * 8 * 8
