@@ -30,22 +30,17 @@ from pivq_jax.training.loop import train
 from pivq_jax.training.steps import Steps
 
 
-class CtrlC:
-    """An evaluator that measures nothing and presses Ctrl-C."""
-
-    images = 1
-
-    def __call__(self, *_: Any, **__: Any) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Sends this process SIGINT."""
-        signal.raise_signal(signal.SIGINT)
-        return {}, {}
+def press_ctrl_c(*_: Any) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """An evaluator that measures nothing and sends this process SIGINT."""
+    signal.raise_signal(signal.SIGINT)
+    return {}, {}
 
 
 def run_training(config: Config, workdir: Path, stops: bool) -> None:
     """Trains to the end or, if it `stops`, until the first evaluation is due."""
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))  # as main
     try:
-        train(config, workdir, CtrlC() if stops else None)
+        train(config, workdir, press_ctrl_c if stops else None)
     except Interrupted as interrupted:
         print(interrupted, flush=True)
     else:

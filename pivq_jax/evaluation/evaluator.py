@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -33,12 +34,11 @@ class Evaluator:
 
     def __init__(self, config: Config) -> None:
         pool = min(PARENT_IMAGES, config.evaluate.images or PARENT_IMAGES)
-        self.images = min(IMAGES, config.evaluate.samples, pool)
         # Distances of 2,048 features take many seconds: most evaluations would be skipped.
         path = config.evaluate.features_path if config.evaluate.features == "vgg" else ""
         settings = dataclasses.replace(
             config.evaluate,
-            samples=self.images,
+            samples=min(IMAGES, config.evaluate.samples, pool),
             images=pool,
             features="vgg",
             features_path=path,
@@ -52,12 +52,12 @@ class Evaluator:
         mesh: Mesh,
         step: int,
         params: Params | None,
-        originals: np.ndarray,
-        reconstructions: np.ndarray,
+        reconstruct: Callable[[int], tuple[np.ndarray, np.ndarray]],
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Returns figures by their names in `metrics.json`, and pictures."""
         settings, scale = self._config.evaluate, magnification(dataset.image_size)
         batch_size = settings.batch_size
+        originals, reconstructions = reconstruct(settings.samples)
         figures = {"psnr": float(np.mean(np.asarray(psnr(reconstructions, originals, 255.0))))}
         pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN], scale=scale)
         pictures = {"reconstructions": pairs}
@@ -76,7 +76,7 @@ class Evaluator:
         model = TrainedModel(self._config, mesh, params, step, {})
         session = Session(model, dataset, Path())
         with contextlib.suppress(InputError):
-            images = session.recombined(self.images, jax.random.key(session.seed)).images
+            images = session.recombined(settings.samples, jax.random.key(session.seed)).images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
             if self._real is not None:
                 fake = self._extractor.extract(images[: len(originals)], quiet=True)

@@ -5,8 +5,9 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,31 +42,15 @@ from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_ar
 INITIAL = "init_from.json"
 
 
+# Reconstructs so many validation images: both are uint8 [M, H, W, 3].
+Reconstruct = Callable[[int], tuple[np.ndarray, np.ndarray]]
 Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
+# Measures the averaged parameters at a step, which are None before the codebook's start, else on
+# every device; all processes call it alike. `evaluation.evaluator` has that of the command.
+Evaluator = Callable[[Dataset, Mesh, int, Params | None, Reconstruct], Evaluation]
 
 # A run stops if one of these is not finite.
 CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
-
-
-class Evaluator(Protocol):
-    """Measures weights; `evaluation.evaluator` has that of the command."""
-
-    images: int  # number of validation images that it wants, at least 1
-
-    def __call__(
-        self,
-        dataset: Dataset,
-        mesh: Mesh,
-        step: int,
-        params: Params | None,
-        originals: np.ndarray,
-        reconstructions: np.ndarray,
-    ) -> Evaluation:
-        """Measures the averaged parameters after `step` steps; all processes call it alike.
-
-        Validation images and their reconstructions are uint8 [M, H, W, 3]. Before the codebook's
-        start, reconstructions are not quantized and `params`, else on every device, are None.
-        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -422,19 +407,18 @@ def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
 
 
 def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation:
-    """Measures the averaged weights."""
     assert run.evaluator
-    originals, reconstructions = reconstruct_validation(run, state, phase, run.evaluator.images)
     params = None
     if phase > Phase.CONTINUOUS:
         params = jax.device_put(state.ema_params, parallel.replicated(run.mesh))
-    return run.evaluator(run.dataset, run.mesh, step, params, originals, reconstructions)
+    reconstruct = partial(reconstruct_validation, run, state, phase)
+    return run.evaluator(run.dataset, run.mesh, step, params, reconstruct)
 
 
 def reconstruct_validation(
     run: Run, state: TrainState, phase: Phase, most: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first validation images, at most `most`, and their reconstructions by averaged weights.
+    """The first validation images, a batch or `most`, and reconstructions by averaged weights.
 
     Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all images.
     """

@@ -19,6 +19,11 @@ from pivq_jax.inference import encode_split
 from tests.parameters import with_settings
 
 
+def of(shown, made):
+    """Reconstructs these images."""
+    return lambda count: (shown[:count], made[:count])
+
+
 @pytest.fixture
 def parts(tiny_model):
     """An evaluator, noise of 16 x 16 pixels, and some of it with reconstructions."""
@@ -33,8 +38,7 @@ def parts(tiny_model):
 @pytest.mark.slow
 def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_model):
     measure, data, shown, made = parts
-    assert measure.images == 24
-    figures, pictures = measure(data, tiny_model.mesh, 5, tiny_model.params, shown, made)
+    figures, pictures = measure(data, tiny_model.mesh, 5, tiny_model.params, of(shown, made))
     names = ["psnr", "rfid", "fid", "density", "coverage", "codes_used"]  # too small for LPIPS
     assert list(figures) == names and list(pictures) == ["reconstructions", "samples"]
 
@@ -56,7 +60,7 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
 @pytest.mark.slow
 def test_before_the_codebook_there_are_no_samples(parts, capsys):
     measure, data, shown, made = parts
-    figures, pictures = measure(data, None, 5, None, shown, made)
+    figures, pictures = measure(data, None, 5, None, of(shown, made))
     assert list(figures) == ["psnr", "rfid"] and list(pictures) == ["reconstructions"]
     assert capsys.readouterr().err == ""  # no bar among the lines of the log
 
@@ -64,7 +68,9 @@ def test_before_the_codebook_there_are_no_samples(parts, capsys):
 @pytest.mark.slow
 def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
     measure, data, shown, made = parts
-    figures, pictures = measure(data, tiny_model.mesh, 5, tiny_model.params, shown[:1], made[:1])
+    figures, pictures = measure(
+        data, tiny_model.mesh, 5, tiny_model.params, of(shown[:1], made[:1])
+    )
     assert list(figures) == ["psnr", "codes_used"]
     assert list(pictures) == ["reconstructions", "samples"]
 
@@ -78,7 +84,7 @@ def test_figures_are_of_as_many_samples_as_images(parts, tiny_model):
         return images[:, 0, :2, 0].astype(np.float32)
 
     measure._extractor = SimpleNamespace(extract=extract)
-    figures, _ = measure(data, tiny_model.mesh, 5, tiny_model.params, shown[:9], made[:9])
+    figures, _ = measure(data, tiny_model.mesh, 5, tiny_model.params, of(shown[:9], made[:9]))
     assert counts == [9, 9, 9] and "fid" in figures
 
 
@@ -88,7 +94,7 @@ def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
     shown, made = (rng.integers(0, 256, (7, 32, 32, 3), np.uint8) for _ in range(2))
     data = load_dataset("random", image_size=32)
     measure = Evaluator(tiny_model.config.with_fields({"evaluate.batch_size": 4}))
-    figures, _ = measure(data, None, 5, None, shown, made)
+    figures, _ = measure(data, None, 5, None, of(shown, made))
     alone = [mean_lpips([(a[None], b[None])], 4) for a, b in zip(shown, made, strict=True)]
     assert figures["lpips"] == pytest.approx(np.mean(alone), rel=1e-5)
 
@@ -99,7 +105,7 @@ def test_no_more_than_some_hundred_images_are_looked_at(tiny_config):
         ({"evaluate.samples": 30, "evaluate.images": 0}, 30),
         ({"evaluate.samples": 30, "evaluate.images": 12}, 12),
     ):
-        assert Evaluator(tiny_config.with_fields(fields)).images == expected
+        assert Evaluator(tiny_config.with_fields(fields))._config.evaluate.samples == expected
 
 
 def test_features_are_those_of_vgg_whatever_the_final_evaluation_uses(tiny_config):

@@ -165,12 +165,12 @@ def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config
         given.append(arguments)
         return {"psnr": 20.0}, {}
 
-    measure.images = 11
     steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // (1 + quantize))
     state: Any = SimpleNamespace(params={"x": jnp.zeros(3)}, ema_params={"x": jnp.arange(3.0)})
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data, evaluator=measure)
     assert loop.evaluate(run, state, 5, phase) == ({"psnr": 20.0}, {})
-    [(*begin, params, shown, made)] = given
+    [(*begin, params, reconstruct)] = given
+    shown, made = reconstruct(11)
     assert begin == [data, mesh, 5]
     assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])

@@ -86,7 +86,6 @@ def test_a_signal_during_an_evaluation_stops_the_run(tiny_config, tmp_path, step
             signal.raise_signal(signal.SIGTERM)
         return {"psnr": 20.0}, {}
 
-    measure.images = 8
     fields = {"evaluate.every": 1, "evaluate.share": 1.0, "checkpoints.keep_best": 1}
     with pytest.raises(Interrupted, match=f"stopped at step {stopped};") as end:
         train(tiny_config.with_fields({**SHORT, **fields}), tmp_path, measure)
@@ -286,8 +285,6 @@ def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
 ):
     def fail(*_):
         raise MemoryError("of the evaluation")
-
-    fail.images = 8
 
     def write(log, step, *of_step):
         line(log, step, *of_step)
