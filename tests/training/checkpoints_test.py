@@ -84,11 +84,6 @@ def test_a_renamed_workdir_can_be_read(two_steps, tmp_path):
         Checkpoints(tmp_path / "back\\slash", read_only=True)
 
 
-def test_old_checkpoints_make_room(tmp_path):
-    save(tmp_path, 1, 2, 3)
-    assert checkpoint_steps(tmp_path) == [2, 3]
-
-
 def test_reading_writes_nothing(tmp_path):
     with (
         pytest.raises((InputError, FileNotFoundError, ValueError)),
