@@ -52,7 +52,7 @@ class Task:
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
     init_from: str | None = None  # see `inference.opening.initial_arrays`
-    tracker: str = ""  # see `training.logs.check_tracker`
+    tracker: str = ""  # see `training.logs.check_log`
     input: str = ""
     output: str = ""
     set: Mapping[str, str] = dataclasses.field(default_factory=dict)  # wanted value by factor

@@ -79,10 +79,7 @@ class Checkpoints:
                 self._best.add(step, read["progress"])
 
     def steps(self) -> list[int]:
-        """Returns the steps of all complete checkpoints in ascending order, as process 0 has them.
-
-        Beside a running training, each process may find others.
-        """
+        """Returns the steps of complete checkpoints in ascending order, as process 0 finds them."""
         newest_first = sorted(self._manager.all_steps(), reverse=True)
         sent = from_first_process("".join(f"{step} " for step in newest_first))
         return sorted(map(int, sent.rpartition(" ")[0].split()))  # of over 600, the oldest are cut

@@ -5,7 +5,8 @@ import dataclasses
 import time
 import timeit
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.common import parallel
 from pivq_jax.common.cost import LOSSES, PEAKS, Cost
+from pivq_jax.common.json_lines import LOG, METRICS, read_lines
 from pivq_jax.config.fields import Config
 from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.training.objective import Phase
@@ -98,21 +100,25 @@ class Clock:
         spent = self.spent["evaluations"] + self.last
         return not parallel.max_over_processes(spent > share * (self.seconds() + self.last))
 
-    def catch_up(self, evaluations: float, seconds: float) -> None:
-        """Adds what files say that a killed process spent after its last checkpoint, in seconds.
+    @classmethod
+    def resumed(cls, workdir: Path, step: int, progress: dict[str, Any], started: float) -> Self:
+        """The clock of a checkpoint, with what a killed process spent after it, or a new one.
 
-        `evaluations` took all those up to the step of the checkpoint, which are not repeated, and
-        `seconds` all steps of the run, of which the later ones are.
+        The files of the run say that: evaluations up to `step` are not repeated, later steps are.
         """
-        if (missing := evaluations - self.spent["evaluations"]) > 0:
-            self.train_seconds += missing
-            self.spent["evaluations"] += missing
-        if (repeated := seconds - self.train_seconds) > 0:
-            self.train_seconds += repeated
-            self.spent["restarts"] += repeated
+        clock = cls(progress.get("train_seconds", 0.0), **progress.get("cost", {}), started=started)
+        evaluated = sum(line.get("seconds", 0.0) for line in read_lines(workdir / METRICS, step))
+        if (missing := evaluated - clock.spent["evaluations"]) > 0:
+            clock.train_seconds += missing
+            clock.spent["evaluations"] += missing
+        logged = read_lines(workdir / LOG) or [{}]
+        if (repeated := logged[-1].get("seconds", 0.0) - clock.train_seconds) > 0:
+            clock.train_seconds += repeated
+            clock.spent["restarts"] += repeated
+        return clock
 
     def count_opening(self) -> str:
-        """Counts the time until now as lost, after `catch_up`; returns to which key of LOSSES."""
+        """Counts the time until now as lost; returns to which key of LOSSES."""
         opening = "restarts" if self.train_seconds else "start"
         self.spent[opening] += self.seconds() - self.train_seconds
         return opening

@@ -21,12 +21,7 @@ from tensorboardX.record_writer import directory_check
 
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import (
-    is_remote,
-    name_file_in_errors,
-    outlive_bucket,
-    write_atomically,
-)
+from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket, write_atomically
 from pivq_jax.common.json_lines import LOG, METRICS, JsonLines
 from pivq_jax.common.parallel import say
 from pivq_jax.training.cost import Clock
@@ -35,17 +30,13 @@ FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which m
 Value = float | np.ndarray  # a number, or a picture uint8 [H, W, 3]
 
 
-def check_tracker(name: str) -> None:
-    """Checks that the package of a tracker is installed; '' stands for TensorBoard alone."""
-    if name and importlib.util.find_spec(name) is None:
+def check_log(workdir: Path, tracker: str = "") -> None:
+    """Checks that nothing is in the way of the log, and that a tracker's package is installed."""
+    if tracker and importlib.util.find_spec(tracker) is None:
         raise InputError(
-            f"--tracker={name} needs a package that is not installed: pip install"
-            f" '.[{name}]' in a checkout of pivq_jax, or leave --tracker out"
+            f"--tracker={tracker} needs a package that is not installed: pip install"
+            f" '.[{tracker}]' in a checkout of pivq_jax, or leave --tracker out"
         )
-
-
-def check_log(workdir: Path) -> None:
-    """Checks that nothing is in the way of the log."""
     for path in (workdir / LOG, workdir / METRICS):
         if path.is_dir():
             raise InputError(

@@ -18,7 +18,6 @@ from pivq_jax.common import parallel
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import outlive_bucket, write_json
-from pivq_jax.common.json_lines import LOG, METRICS, read_lines
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import magnification, reconstruction_grid, save_png
@@ -33,14 +32,13 @@ from pivq_jax.data.sources import first_images
 from pivq_jax.training.build import dataset_from_config, lpips_weights_from_config
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
-from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, check_tracker
+from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log
 from pivq_jax.training.objective import Phase, phase_at
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_arrays
 
 # Names the parameters from which a run began; until its first checkpoint it needs them again.
 INITIAL = "init_from.json"
-
 
 # Reconstructs so many validation images: both are uint8 [M, H, W, 3].
 Reconstruct = Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -83,10 +81,9 @@ def train(
     checkpoint is written, and FloatingPointError if the loss or a gradient is not finite.
     """
     started = time.perf_counter()
-    check_tracker(tracker)
+    check_log(workdir, tracker)
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
-    check_log(workdir)
     with parallel.alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
         dataset = dataset_from_config(config)
@@ -116,7 +113,7 @@ def train(
             )
             state, progress = _first_state(run)
             step = int(state.step)
-            clock = _first_clock(run, step, progress, started)
+            clock = Clock.resumed(workdir, step, progress, started)
             if not new:
                 if step:
                     _say_schedule(config, read_config(workdir)["train"]["steps"], step)
@@ -174,18 +171,6 @@ def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
             f" {shuffle_version()} is installed"
         )
     return state, progress
-
-
-def _first_clock(run: Run, step: int, progress: dict[str, Any], started: float) -> Clock:
-    """The clock of a checkpoint, or a new one, caught up with the files of the run."""
-    clock = Clock(progress.get("train_seconds", 0.0), **progress.get("cost", {}), started=started)
-    logged = read_lines(run.workdir / LOG) or [{}]
-    evaluated = read_lines(run.workdir / METRICS, step)
-    clock.catch_up(
-        evaluations=sum(line.get("seconds", 0.0) for line in evaluated),
-        seconds=logged[-1].get("seconds", 0.0),
-    )
-    return clock
 
 
 def _say_schedule(config: Config, planned: int, step: int) -> None:

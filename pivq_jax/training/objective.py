@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import value_and_grad
 from jax.sharding import Mesh
 
@@ -48,19 +47,15 @@ def phase_at(config: Config, step: int) -> Phase:
     return Phase.QUANTIZED
 
 
-def recombination_schedule(config: Config) -> optax.Schedule:
-    """Returns the factor of the weight of the loss on recombined sets by step.
+def recombination_factor(config: Config, step: jax.typing.ArrayLike) -> jax.Array:
+    """Returns the factor of the weight of the loss on recombined sets at a step.
 
     It rises linearly from 0 at `quantizer.init_step` to 1, so that the decoder learns the codes
     first: at full weight from the start it may stop using a code, which is then lost.
     """
     begin = config.quantizer.init_step
     steps = config.loss.recombination_warmup * max(0, config.train.steps - begin)
-
-    def factor(step: jax.typing.ArrayLike) -> jax.Array:
-        return jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else jnp.float32(1)
-
-    return factor
+    return jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else jnp.float32(1)
 
 
 # Codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].

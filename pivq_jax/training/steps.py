@@ -19,13 +19,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.model import quantizer
 from pivq_jax.model.k_means import initial_codebook
-from pivq_jax.training.objective import (
-    Gradients,
-    Metrics,
-    Objective,
-    Phase,
-    recombination_schedule,
-)
+from pivq_jax.training.objective import Gradients, Metrics, Objective, Phase, recombination_factor
 from pivq_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 Arrays = dict[tuple[str, ...], np.ndarray]  # parameters, float32, by path
@@ -146,7 +140,7 @@ class Steps:
     ) -> Gradients:
         """Those of a batch at once, or sequentially as the mean over its parts."""
         key, count = self._key(Draw.LOSS, state.step), self._config.train.accumulation
-        scale = recombination_schedule(self._config)(state.step)
+        scale = recombination_factor(self._config, state.step)
 
         def of_part(images: jax.Array, key: jax.Array) -> Gradients:
             images = images_to_float(images)

@@ -1,5 +1,6 @@
 """What a run costs: the time it is lost to, the FLOPs of a step, the device's peak."""
 
+import json
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -95,10 +96,15 @@ def test_a_resumed_run_counts_on(now):
     assert found.step_seconds == pytest.approx(40 / 3) and found.lost["pictures"] == 0
 
 
-def test_a_killed_run_counts_what_its_files_say_it_spent(now):
-    clock = Clock(100.0, {"evaluations": 6.0}, started=now[0])
+def test_a_killed_run_counts_what_its_files_say_it_spent(tmp_path, now):
+    evaluations = [{"step": step, "seconds": 5.0} for step in (10, 20, 30)]
+    steps = [{"step": 20, "seconds": 90.0}, {"step": 35, "seconds": 150.0}]
+    for name, lines in (("metrics.jsonl", evaluations), ("log.jsonl", steps)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    progress = {"train_seconds": 100.0, "cost": {"spent": {"evaluations": 6.0}}}
     for _ in range(2):
-        clock.catch_up(evaluations=10.0, seconds=150.0)
+        clock = Clock.resumed(tmp_path, 20, progress, now[0])
+        progress = clock.progress()
         lost = {what: seconds for what, seconds in clock.spent.items() if seconds}
         assert lost == {"evaluations": 10.0, "restarts": 46.0} and clock.seconds() == 150
 

@@ -21,7 +21,7 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import save_png
 from pivq_jax.training import cost, logs
 from pivq_jax.training.cost import Clock
-from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, check_tracker
+from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log
 from tests.conftest import full_disk, read_lines
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
@@ -263,11 +263,10 @@ def test_a_directory_in_the_place_of_the_log_is_refused(tmp_path):
             check_log(tmp_path)
 
 
-def test_a_tracker_that_is_missing_is_refused_with_its_extra(monkeypatch):
-    check_tracker("")
+def test_a_tracker_that_is_missing_is_refused_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"--tracker=trackio .*pip install '\.\[trackio\]'"):
-        check_tracker("trackio")
+        check_log(tmp_path, "trackio")
 
 
 def test_trackio_has_what_the_log_has_and_goes_on_with_its_run(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from pivq_jax.data.pipeline import shuffle_version
 from pivq_jax.data.sources import first_images
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
-from pivq_jax.training.objective import Phase, phase_at, recombination_schedule
+from pivq_jax.training.objective import Phase, phase_at, recombination_factor
 from pivq_jax.training.steps import Steps
 from tests.conftest import read_lines
 from tests.parameters import draw_like
@@ -72,8 +72,7 @@ def test_phases_begin_at_their_steps(tiny_config):
 )
 def test_recombination_s_weight_rises_from_the_codebook_on(tiny_config, warmup, expected):
     config = tiny_config.with_fields({"loss.recombination_warmup": warmup})  # 60 of 160 steps
-    factor = recombination_schedule(config)
-    assert [float(factor(step)) for step in (0, 60, 85, 160)] == expected
+    assert [float(recombination_factor(config, step)) for step in (0, 60, 85, 160)] == expected
 
 
 def run_of(config, **fields) -> loop.Run:

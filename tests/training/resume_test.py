@@ -16,14 +16,7 @@ from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.stopping import Interrupted
 from pivq_jax.training.logs import TrainingLog
 from pivq_jax.training.loop import train
-from tests.conftest import (
-    Command,
-    checkpoint_steps,
-    ended,
-    interrupt_at,
-    read_lines,
-    start_pair,
-)
+from tests.conftest import Command, checkpoint_steps, ended, interrupt_at, read_lines, start_pair
 from tests.training.loop_test import assert_same_state
 from tests.training.start_test import SHORT
 
