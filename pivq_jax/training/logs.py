@@ -105,14 +105,10 @@ class TrainingLog:
         )
 
     def write_evaluation(
-        self,
-        step: int,
-        figures: Mapping[str, float],
-        pictures: Mapping[str, np.ndarray],
-        seconds: float,
+        self, step: int, figures: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
-        """Writes figures and pictures, uint8 [H, W, 3], of an evaluation, and its `seconds`."""
-        share = self._clock.spent["evaluations"] / self._clock.seconds()
+        """Writes figures and pictures, uint8 [H, W, 3], of the clock's last evaluation."""
+        seconds, share = self._clock.last, self._clock.spent["evaluations"] / self._clock.seconds()
         record = {"step": step, **figures, "seconds": seconds, "share": share}
         self._call(self._metrics.append, record)
         self._track(step, "evaluation", {**record, **pictures})
@@ -267,7 +263,7 @@ class ProfilerTrace:
         jax.block_until_ready(pending)
         jax.profiler.stop_trace()
         with self._running as local, outlive_bucket(self._directory):
-            for file in Path(local).rglob("*.*"):
+            for file in filter(Path.is_file, Path(local).rglob("*")):
                 write_atomically(self._directory / file.relative_to(local), file.read_bytes())
             say(f"profile of steps {self._first} to {self._last} in {self._directory}")
         self._running = None

@@ -250,7 +250,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 with clock.on_evaluation(state):
                     figures, pictures = evaluate(run, state, completed, phase)
                 if log:
-                    log.write_evaluation(completed, figures, pictures, clock.last)
+                    log.write_evaluation(completed, figures, pictures)
             if completed % config.train.picture_every == 0 and not stop:
                 with clock.on("pictures", state):
                     save_picture(run, state, completed, phase)

@@ -112,8 +112,8 @@ def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, cap
     with clock.on_evaluation():
         now[0] += 2.5
     with TrainingLog(tmp_path, 0, 900, clock) as log:
-        log.write_evaluation(100, figures, {"samples": picture}, clock.last)
-        log.write_evaluation(200, figures, {}, clock.last)
+        log.write_evaluation(100, figures, {"samples": picture})
+        log.write_evaluation(200, figures, {})
     first = "step    100/900  evaluated: psnr 20.12  codes_used 498  in 2.5 s, all so far 3.1% of"
     assert capsys.readouterr().out.splitlines()[0].startswith(first)
     expected = {"step": 100, **figures, "seconds": 2.5, "share": 0.03125}
@@ -276,7 +276,7 @@ def test_trackio_has_what_the_log_has_and_goes_on_with_its_run(tmp_path, monkeyp
     workdir = tmp_path / "faces"
     with TrainingLog(workdir, 0, 30, Clock(), "trackio") as log:
         log.write(10, {"loss": 1.5, "psnr": 20.0}, batch_size=8)
-        log.write_evaluation(10, {"psnr": 21.0}, {"samples": picture}, 2.5)
+        log.write_evaluation(10, {"psnr": 21.0}, {"samples": picture})
     with TrainingLog(workdir, 10, 30, Clock(), "trackio") as log:
         log.write(20, {"loss": 0.5, "psnr": 22.0}, batch_size=8)
 
