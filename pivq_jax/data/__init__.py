@@ -134,7 +134,12 @@ def load_dataset(
             test=RandomSource(image_size, 128, seed=2),
             factors={"shade": ("dark", "light")},
         )
-    _check_packages(name)
+    for package in ("array_record", "tensorflow_datasets"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"the data set {name} needs {package}, which is not installed:"
+                " pip install array-record tensorflow-datasets"
+            )
     path = os.fspath(path)
     if name == "tfds":
         damaged = f"the prepared data in {path} is damaged"
@@ -174,16 +179,6 @@ def load_dataset(
     return _open_prepared(name, image_size, directory, group)
 
 
-def _check_packages(name: str) -> None:
-    """Raises InputError if a package that reads prepared data is missing."""
-    for package in ("array_record", "tensorflow_datasets"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(
-                f"the data set {name} needs {package}, which is not installed:"
-                " pip install array-record tensorflow-datasets"
-            )
-
-
 def _open_prepared(name: str, image_size: int, directory: Path, group: str = "") -> Dataset:
     import tensorflow_datasets as tfds
 
@@ -199,7 +194,7 @@ def _open_prepared(name: str, image_size: int, directory: Path, group: str = "")
     with damage_as_input_error(damaged, "delete that directory and run the command again"):
         factors = {factor: tuple(values) for factor, values in manifest["factors"].items()}
         builder = tfds.builder_from_directory(directory)
-        splits = {s: RecordSource(builder, s, image_size) for s in builder.info.splits}
+        splits = {s: RecordSource(builder, s, image_size, [*factors]) for s in builder.info.splits}
         for split in splits.values():
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split

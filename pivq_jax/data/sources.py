@@ -2,12 +2,15 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from pivq_jax.data import records
+from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import decode_image
+from pivq_jax.data.records import features_of
 
 Example = dict[str, Any]
 
@@ -19,19 +22,6 @@ _MEMORY_LIMIT = 2**31
 # Shards have 1,024 images each, and a common limit of open files is 1,024, of macOS 256. macOS may
 # refuse the first of these numbers, and grants the second.
 _OPEN_FILES = (2**16, 10_240)
-
-
-def decode_prepared(record: bytes, image_size: int, name: str) -> Example:
-    """Decodes a record of `records.encode`, whose image is square."""
-    from PIL import Image
-
-    del name
-    features = records.features_of(record)
-    image: Image.Image = Image.open(io.BytesIO(features["image"].bytes_list.value[0]))
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
-    factors = {n: f.int64_list.value[0] for n, f in features.items() if n != "image"}
-    return {"image": np.array(image), **factors}
 
 
 class Source(Protocol):
@@ -59,7 +49,7 @@ def _allow_open_files() -> None:
 
 
 class RecordSource:
-    """A split of a data set in files of tensorflow-datasets, of which `decode` decodes a record.
+    """A split of a data set in files of tensorflow-datasets: an image feature, and labels.
 
     Images remain decoded in memory once read, if the split fits into `memory_limit` bytes, but not
     in worker processes, each of which would need it.
@@ -70,7 +60,8 @@ class RecordSource:
         builder: Any,
         split: str,
         image_size: int,
-        decode: Callable[[bytes, int, str], Example] = decode_prepared,
+        factors: Sequence[str] = (),
+        image: str = "image",
         memory_limit: int = _MEMORY_LIMIT,
     ) -> None:
         import tensorflow_datasets as tfds
@@ -78,7 +69,8 @@ class RecordSource:
         _allow_open_files()
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self.records = builder.as_data_source(split, deserialize_method=raw)
-        self._split, self._size, self._decode = split, image_size, decode
+        self._directory, self._split, self._size = Path(builder.data_dir), split, image_size
+        self._factors, self._image = factors, image
         self._kept: list[Example | None] | None = None
         if len(self) * 3 * image_size**2 <= memory_limit:
             self._kept = [None] * len(self)
@@ -95,12 +87,22 @@ class RecordSource:
         # Two threads may read the same image; both results are equal.
         example = self._kept[index] if self._kept else None
         if example is None:
-            name = f"{index} of {self._split}"
-            example = self._decode(bytes(self.records[index]), self._size, name)
+            example = self._decode(index)
             if self._kept:
                 example["image"].setflags(write=False)
                 self._kept[index] = example
         return dict(example)
+
+    def _decode(self, index: int) -> Example:
+        features, name = features_of(bytes(self.records[index])), f"{index} of {self._split}"
+        labels = {factor: features[factor].int64_list.value[0] for factor in self._factors}
+        if missing := [factor for factor, value in labels.items() if value < 0]:
+            raise InputError(
+                f"image {name} has no value of {missing[0]!r}, but others have: delete"
+                f" {missing[0]!r} from {self._directory / 'features.json'}, and it is ignored"
+            )
+        file = io.BytesIO(features[self._image].bytes_list.value[0])
+        return {"image": decode_image(file, self._size, name=name), **labels}
 
 
 class Subset:

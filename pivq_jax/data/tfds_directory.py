@@ -1,9 +1,7 @@
 """Any data set that tensorflow-datasets has prepared, with one image per example."""
 
-import functools
 import importlib.util
-import io
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,8 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote
-from pivq_jax.data.images import decode_image
 from pivq_jax.data.records import RESERVED, features_of
-from pivq_jax.data.sources import Example, RecordSource, Source, Subset
+from pivq_jax.data.sources import RecordSource, Source, Subset
 from pivq_jax.data.splits import SPLITS, split_of
 from pivq_jax.data.tree import existing_directory
 
@@ -52,31 +49,14 @@ def open_directory(
             f"{directory} has no split named train: its splits are {', '.join(counts)}"
         )
     opened = [RecordSource(builder, split, image_size) for split in present]
-    unlabelled = {name for part in opened for name in _unlabelled(part, tuple(factors))}
+    unlabelled = {name for part in opened for name in _unlabelled(part, factors)}
     if unlabelled:  # such as the labels of a test split that only a server knows
         logging.warning("%s: %s ignored, as some images have none", directory, sorted(unlabelled))
         factors = {name: values for name, values in factors.items() if name not in unlabelled}
-    decode = functools.partial(_decode, image, tuple(factors), directory)
-    splits = {split: RecordSource(builder, split, image_size, decode) for split in present}
+    splits: dict[str, Source] = {
+        split: RecordSource(builder, split, image_size, tuple(factors), image) for split in present
+    }
     return _with_missing(splits), factors
-
-
-def _decode(
-    image: str, factors: tuple[str, ...], directory: Path, record: bytes, image_size: int, name: str
-) -> Example:
-    features = features_of(record)
-    labels = _labels(features, factors)
-    if missing := [factor for factor, value in labels.items() if value < 0]:
-        raise InputError(
-            f"image {name} has no value of {missing[0]!r}, but others have: delete"
-            f" {missing[0]!r} from {directory / 'features.json'}, and it is ignored"
-        )
-    file = io.BytesIO(features[image].bytes_list.value[0])
-    return {"image": decode_image(file, image_size, name=name), **labels}
-
-
-def _labels(features: Any, factors: tuple[str, ...]) -> dict[str, int]:
-    return {name: features[name].int64_list.value[0] for name in factors}
 
 
 def _find(path: str) -> Path:
@@ -131,22 +111,22 @@ def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str,
     return images[0], factors
 
 
-def _unlabelled(split: RecordSource, factors: tuple[str, ...]) -> set[str]:
+def _unlabelled(split: RecordSource, factors: Collection[str]) -> set[str]:
     """The factors of which some image, of those inspected, has no value."""
-    if not factors:
-        return set()
     most = max(_LEAST_INSPECTED, _BYTES_INSPECTED // len(bytes(split.records[0])))
     indices = np.unique(np.linspace(0, len(split) - 1, min(most, _INSPECTED)).astype(int))
-    labels = [_labels(features_of(bytes(split.records[int(i)])), factors) for i in indices]
-    return {name for each in labels for name, value in each.items() if value < 0}
+    unlabelled = set()
+    for index in indices if factors else ():
+        features = features_of(bytes(split.records[int(index)]))
+        unlabelled |= {name for name in factors if features[name].int64_list.value[0] < 0}
+    return unlabelled
 
 
-def _with_missing(splits: Mapping[str, Source]) -> dict[str, Source]:
+def _with_missing(splits: dict[str, Source]) -> dict[str, Source]:
     """Adds the splits that are missing, cut from the training images."""
-    missing = [split for split in SPLITS if split not in splits]
+    missing, train = [split for split in SPLITS if split not in splits], splits["train"]
     if not missing:
-        return {**splits}
-    train = splits["train"]
+        return splits
     # The indices of the images whose hash puts them into a split; the others remain in training.
     members: dict[str, list[int]] = {split: [] for split in ("train", *missing)}
     for index in range(len(train)):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import NAMES, OFFICIAL, load_dataset, toon_faces
+from pivq_jax.data import NAMES, OFFICIAL, load_dataset, sources, toon_faces
 from pivq_jax.data.sources import RecordSource
 
 
@@ -126,3 +127,31 @@ print('tensorflow' in sys.modules)
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert found.stdout.split("\n")[:3] == ["[]", "[]", "False"]
+
+
+INFINITE = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("now", "most", "granted", "expected"),
+    [
+        (1024, 2**20, 2**20, 65_536),
+        (1024, 4096, 4096, 4096),
+        (256, INFINITE, 61_440, 10_240),  # macOS
+        (256, INFINITE, 128, 256),
+        (2**17, INFINITE, INFINITE, 2**17),
+        (INFINITE, INFINITE, INFINITE, INFINITE),
+    ],
+)
+def test_as_many_files_may_be_open_as_the_system_grants(monkeypatch, now, most, granted, expected):
+    limits = [now, most]
+
+    def set_limit(what, wanted):
+        if wanted[0] > granted:
+            raise ValueError("current limit exceeds maximum limit")
+        limits[:] = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda what: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    sources._allow_open_files()
+    assert limits == [expected, most]
