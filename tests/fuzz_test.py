@@ -34,7 +34,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.config import Config
 from pivq_jax.config.check import check_config, config_of_model, read_config
-from pivq_jax.data import images, layouts, tables
+from pivq_jax.data import image_folder, images, layouts
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
 from pivq_jax.sampling.prior import SetPrior
@@ -236,9 +236,9 @@ def test_lists_of_attributes(count, folder):
         (folder / which).write_bytes(content)
         try:
             if which == "table.csv":
-                layouts.image_folder(folder / "img_align_celeba", folder / which)
+                image_folder.list_folder(folder / "img_align_celeba", folder / which)
             elif which == "mapping.txt":
-                tables.read_mapping(folder / which)
+                layouts.read_mapping(folder / which)
             else:
                 layouts.celeba(folder)
         finally:

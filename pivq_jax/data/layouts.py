@@ -1,4 +1,4 @@
-"""Layouts of CelebA, CelebA-HQ, FFHQ, LFW and directory trees: images, their splits and records.
+"""Layouts of CelebA, CelebA-HQ, FFHQ and LFW: images, splits and attributes, and their records.
 
 Each reader validates all lists before any image is read. Sources:
 
@@ -10,13 +10,14 @@ Each reader validates all lists before any image is read. Sources:
   funneled: Huang et al. 2007 (ICCV); deep funneled: Huang et al. 2012 (NIPS)
 """
 
+import csv
 import functools
 import hashlib
 import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +25,13 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import encode_png
-from pivq_jax.data import images, tables
+from pivq_jax.data import images
 from pivq_jax.data.builder import Entry, Plan
 from pivq_jax.data.splits import SPLITS, in_splits
-from pivq_jax.data.tree import existing_directory, list_files, without_links
+from pivq_jax.data.tree import existing_directory, list_files
 
 # Subdirectories of the official downloads that are searched for files.
 _FOLDERS = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
-
-_FFHQ_TRAIN = 60_000
-_FFHQ_IMAGES = 70_000
-_LFW_IMAGES = 13_233
 
 # The folders of Labeled Faces in the Wild, original and aligned in two ways.
 _LFW_FOLDERS = ("lfw", "lfw-funneled", "lfw_funneled", "lfw-deepfunneled")
@@ -96,7 +93,7 @@ def celeba(source: Path) -> Listing:
     root = _find(source, wanted, "img_align_celeba", "img_align_celeba.zip")
     partition_file = _find(source, wanted, "list_eval_partition.txt")
     attributes_file = _find(source, wanted, "list_attr_celeba.txt")
-    partition = tables.read_partition(partition_file)
+    partition = _read_partition(partition_file)
     return _list_labelled(root, partition, partition_file, attributes_file, (178, 218))
 
 
@@ -111,8 +108,8 @@ def celeba_hq(source: Path) -> Listing:
         " there (CelebA's download has it in Eval)"
     )
     partition_file = _find(source, wanted, "list_eval_partition.txt")
-    mapping, partition = tables.read_mapping(mapping_file), tables.read_partition(partition_file)
-    _need_all(mapping.values(), partition, mapping_file, partition_file)
+    mapping, partition = read_mapping(mapping_file), _read_partition(partition_file)
+    need_all(mapping.values(), partition, mapping_file, partition_file)
     split_of = {f"{index}.jpg": partition[image] for index, image in mapping.items()}
     return _list_labelled(root, split_of, mapping_file, attributes_file, (1024, 1024))
 
@@ -125,10 +122,10 @@ def _list_labelled(
     shape: tuple[int, int],
 ) -> Listing:
     """Lists the images in the directory `root` that the file `listed` names, with attributes."""
-    names, attributes = tables.read_attributes(attributes_file)
+    names, attributes = _read_attributes(attributes_file)
     stamps = _by_name(root)
-    _need_all(split_of, stamps, listed, root)
-    _need_all(split_of, attributes, listed, attributes_file)
+    need_all(split_of, stamps, listed, root)
+    need_all(split_of, attributes, listed, attributes_file)
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for image in sorted(split_of, key=lambda name: (len(name), name)):  # by number
         splits[split_of[image]].append(Entry(*stamps[image], attributes[image]))
@@ -145,16 +142,9 @@ def ffhq(source: Path) -> Listing:
     splits: dict[str, list[Entry]] = {"train": [], "validation": []}
     for name, (file, stamp) in sorted(_by_name(root).items()):
         if re.fullmatch(r"\d{5}\.png", name):
-            split = "train" if int(name[:5]) < _FFHQ_TRAIN else "validation"
+            split = "train" if int(name[:5]) < 60_000 else "validation"
             splits[split].append(Entry(file, stamp, ()))
-    count = sum(map(len, splits.values()))
-    for split, entries in splits.items():
-        if not entries:
-            raise InputError(
-                f"{root} holds no {split} image of FFHQ (00000.png to 59999.png train, the others"
-                f" validation; {count:,} of {_FFHQ_IMAGES:,} are there): complete the download"
-            )
-    _warn_of_missing(root, count, _FFHQ_IMAGES)
+    _warn_of_missing(root, sum(map(len, splits.values())), official=70_000)
     side = sides[root.name]
     return Listing(root, splits, {}, (side, side))
 
@@ -176,49 +166,12 @@ def lfw(source: Path) -> Listing:
             f"{root} holds images (such as NAME/NAME_0001.jpg) of {len(persons)} persons, and needs"
             f" 3 at least, one per split: give {wanted}"
         )
-    _warn_of_missing(root, len(entries), _LFW_IMAGES)
+    _warn_of_missing(root, len(entries), official=13_233)
     return Listing(root, in_splits(entries, group="([^/]+)/[^/]+"), {}, (250, 250))
 
 
-def image_folder(
-    source: Path,
-    attributes: Path | None = None,
-    group: str = "",
-    files: dict[str, str] | None = None,
-) -> Listing:
-    """Lists a directory tree of images, split by a hash of their relative paths or groups.
-
-    See `tables.read_csv` for `attributes`, and `splits.groups_by` for `group`. `files` are those of
-    `tree.list_files`, if it was called before.
-    """
-    files = list_files(existing_directory(source)) if files is None else files
-    stamps = {file: stamp for file, stamp in files.items() if images.is_image(file)}
-    stamps = without_links(source, stamps)
-    if len(stamps) < len(SPLITS):
-        raise InputError(
-            f"{source} holds {len(stamps)} images ({images.kinds(files)}): a data set needs at"
-            " least 3, one per split"
-        )
-    if unread := images.unread_kinds(files):
-        logging.warning("%s: %s", images.readable_name(source), unread)
-    tops = {file.partition("/")[0].lower() for file in stamps}
-    if "train" in tops and (held_out := tops & {"val", "valid", "validation", "test"}):
-        logging.warning(
-            f"{images.readable_name(source)}: images of {' and '.join(sorted(held_out))} are"
-            " trained on, too, as splits are by a hash of the path: to keep yours, see"
-            " --config.data.name=tfds in docs/data.md"
-        )
-    factors: dict[str, tuple[str, ...]] = {}
-    rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
-    if attributes is not None:
-        factors, rows = tables.read_csv(attributes, stamps)
-        _need_all(stamps, rows, source, attributes)
-    entries = [Entry(file, stamp, rows[file]) for file, stamp in stamps.items()]
-    return Listing(source, in_splits(entries, group), factors, None)
-
-
 READERS: dict[str, Callable[[Path], Listing]] = {
-    reader.__name__: reader for reader in (celeba, celeba_hq, ffhq, lfw, image_folder)
+    reader.__name__: reader for reader in (celeba, celeba_hq, ffhq, lfw)
 }
 
 
@@ -256,7 +209,7 @@ def _by_name(root: Path) -> dict[str, tuple[str, str]]:
     return {os.path.basename(file): (file, stamp) for file, stamp in files.items()}
 
 
-def _need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: Path) -> None:
+def need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: Path) -> None:
     """Raises an error if a wanted name, listed in `where`, is missing in `other`."""
     wanted = list(wanted)
     missing = sorted(set(wanted) - set(there))
@@ -265,3 +218,64 @@ def _need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: P
             f"{len(missing):,} of the {len(wanted):,} images in {where} are not in {other} (the"
             f" first is {missing[0]}): complete it"
         )
+
+
+def _read_partition(path: Path) -> dict[str, str]:
+    """Returns the split of each image, from lines such as `000001.jpg 0`."""
+    partition = {}
+    for row in read_rows(path):
+        if len(row) != 2 or row[1] not in ("0", "1", "2"):
+            raise _damaged(path, f"has the line {' '.join(row)[:60]!r}, not an image and 0, 1 or 2")
+        partition[row[0]] = SPLITS[int(row[1])]
+    for split in SPLITS:
+        if split not in partition.values():
+            raise _damaged(path, f"names no {split} image")
+    return partition
+
+
+def _read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
+    """Returns the attribute names, from the second line, and 0 or 1 for each, of each image."""
+    rows = read_rows(path)
+    first, names = next(rows, []), next(rows, [])
+    if not names or len(first) != 1 or not re.fullmatch(r"[0-9]{1,9}", first[0]):
+        raise _damaged(path, "does not begin with the number of images and the attributes' names")
+    attributes, count = {}, 0
+    for image, *values in rows:
+        count += 1
+        if len(values) != len(names) or not set(values) <= {"-1", "1"}:
+            raise _damaged(path, f"does not give {image[:60]} {len(names)} values of -1 or 1")
+        attributes[image] = tuple(int(value == "1") for value in values)
+    if count != int(first[0]):
+        raise _damaged(
+            path, f"has {count:,} of the {int(first[0]):,} images that its first line states"
+        )
+    return names, attributes
+
+
+def read_mapping(path: Path) -> dict[int, str]:
+    """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`."""
+    mapping = {}
+    rows = read_rows(path)
+    next(rows, None)  # the names of the columns
+    for row in rows:
+        if len(row) != 3 or not re.fullmatch(r"[0-9]{1,9}", row[0]):
+            raise _damaged(path, f"has the line {' '.join(row)[:60]!r}, not idx orig_idx orig_file")
+        mapping[int(row[0])] = row[2]
+    if not mapping:
+        raise _damaged(path, "names no images")
+    return mapping
+
+
+def read_rows(path: Path, as_csv: bool = False) -> Iterator[list[str]]:
+    """Yields the fields of each nonempty row: what is between spaces, or those of CSV."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows: Iterable[list[str]] = csv.reader(file) if as_csv else map(str.split, file)
+            yield from filter(None, rows)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def _damaged(path: Path, how: str) -> InputError:
+    """Returns the error of an official list that has another form."""
+    return InputError(f"{path} {how}: download it again")

@@ -33,6 +33,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.data import layouts, records
 from pivq_jax.data.builder import build, default_data_dir, usable_cores
+from pivq_jax.data.image_folder import list_folder
 from pivq_jax.data.images import readable_name
 
 # The config for a data set, and the size of its images; `image_folder` is for any size that its
@@ -67,8 +68,9 @@ def prepare_dataset(
         raise InputError(f"--workers is {workers}: it must be at least 1")
     stamps = ""
     if name == "image_folder":
-        listing = layouts.image_folder(source, attributes, group)
-        stamps = _digest_of_stamps(listing)
+        listing = list_folder(source, attributes, group)
+        listed = sorted((e.file, e.stamp) for part in listing.splits.values() for e in part)
+        stamps = hashlib.sha256(os.fsencode(repr(listed))).hexdigest()[:16]
     elif attributes is not None:
         raise InputError(f"--attributes is for image_folder: {name} has its own")
     elif group:
@@ -79,12 +81,11 @@ def prepare_dataset(
 
     plan = layouts.plan_of_files(name, listing, image_size, crop, group)
     wanted = {"group": "", **plan.origin}
-    origin = {**plan.origin, "stamps": stamps} if stamps else plan.origin
+    origin = plan.origin | ({"stamps": stamps} if stamps else {})
     plan = dataclasses.replace(plan, max_skipped=0.01, origin=origin)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
-    differing = [key for key, value in wanted.items() if manifest.get(key, "") != value]
-    if differing:
+    if differing := [key for key, value in wanted.items() if manifest.get(key, "") != value]:
         raise InputError(
             f"{target} was made with another {' and '.join(differing)}: delete it, or choose"
             " another --output"
@@ -95,12 +96,6 @@ def prepare_dataset(
             f" delete {target}, or choose another --output"
         )
     return manifest
-
-
-def _digest_of_stamps(listing: layouts.Listing) -> str:
-    """A hash that differs if one of the listed images changes."""
-    stamps = sorted((e.file, e.stamp) for entries in listing.splits.values() for e in entries)
-    return hashlib.sha256(os.fsencode(repr(stamps))).hexdigest()[:16]
 
 
 def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing) -> None:
@@ -124,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
     parser = CommandParser(prog="python -m pivq_jax.data.prepare", description=__doc__)
     add: Any = parser.add_argument
-    add("--dataset", required=True, choices=tuple(layouts.READERS), help="name of the data set")
+    add("--dataset", required=True, choices=tuple(_CONFIGS), help="name of the data set")
     add("--source", required=True, type=Path, help="directory of its files")
     add("--size", required=True, type=int, help="height and width in pixels")
     add(

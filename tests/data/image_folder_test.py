@@ -216,7 +216,9 @@ def test_a_stop_is_continued(tmp_path, monkeypatch, made):
     monkeypatch.setattr(image_folder, "_FEW", 1)
     root = fill(tmp_path / "faces", 40)
     counting = layouts.read_image
-    last = layouts.image_folder(root).splits["test"][-1].file  # of the last split, so written last
+    last = (
+        image_folder.list_folder(root).splits["test"][-1].file
+    )  # of the last split, so written last
 
     def stopped(*arguments):
         if arguments[-1].file == last:
@@ -237,14 +239,14 @@ def test_a_stop_is_continued(tmp_path, monkeypatch, made):
 
 def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypatch):
     root = fill(tmp_path / "faces", 9)
-    listing = layouts.image_folder
+    listing = image_folder.list_folder
 
     def late(source, **options):
         fill(root, 1, start=9)
         return listing(source, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(layouts, "image_folder", late)
+        patch.setattr(image_folder, "list_folder", late)
         with pytest.raises(InputError, match="changed while it was listed: run the command again"):
             load(root, tmp_path)
     assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 10
@@ -278,23 +280,8 @@ def test_names_in_no_encoding_are_names_too(tmp_path):
     root = fill(Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xe9ces")), 4)
     os.rename(root / "part_0" / "0000.png", os.fsencode(root) + b"/caf\xe9.png")
     assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 4
-    listing = layouts.image_folder(root, None)
+    listing = image_folder.list_folder(root, None)
     assert sum(len(entries) for entries in listing.splits.values()) == 4
-
-
-def test_links_are_followed_once_and_those_to_nothing_ignored(tmp_path):
-    """By training and by `prepare` alike."""
-    root = fill(tmp_path / "faces", 4)
-    fill(tmp_path / "others", 9, start=5)
-    (root / "a").symlink_to(root / "part_1")  # adds nothing and renames nothing
-    (root / "more").symlink_to(tmp_path / "others")
-    (root / "one.png").symlink_to(tmp_path / "others" / "part_2" / "0005.png")  # there is `more`
-    (root / "gone.png").symlink_to(tmp_path / "nothing.png")
-    (root / "part_0" / "loop").symlink_to(root)
-    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 4 + 9
-    listing = layouts.image_folder(root, None)
-    assert sum(len(entries) for entries in listing.splits.values()) == 4 + 9
-    assert "part_1/0001.png" in {entry.file for part in listing.splits.values() for entry in part}
 
 
 def test_image_size_has_a_limit(tmp_path):

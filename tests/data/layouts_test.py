@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import layouts, tables
+from pivq_jax.data import image_folder, layouts
 from tests.data import official
 
 
@@ -58,6 +58,25 @@ def test_damaged_lists_of_celeba(celeba, name, content, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("celeba", "list_attr_celeba.txt", "no list_attr_celeba.txt in"),
+        ("celeba", "list_eval_partition.txt", "no list_eval_partition.txt in"),
+        ("celeba", "img_align_celeba/000003.jpg", "1 of the 6 images in .* in .*000003.jpg"),
+        ("celeba_hq", "list_eval_partition.txt", "partition.txt in .* follow CelebA's: copy it"),
+        ("celeba_hq", "CelebAMask-HQ-attribute-anno.txt", "no CelebAMask-HQ-attribute-anno.txt"),
+        ("celeba_hq", "CelebA-HQ-to-CelebA-mapping.txt", "no CelebA-HQ-to-CelebA-mapping.txt"),
+        ("celeba_hq", "CelebA-HQ-img/3.jpg", "1 of the 6 images in .* in .*3.jpg"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, make_source, name, file, message):
+    source = make_source(name, 6)
+    (source / file).unlink()
+    with pytest.raises(InputError, match=message):
+        layouts.READERS[name](source)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("idx orig_idx orig_file\n0 899\n", "has the line '0 899'"),
@@ -87,10 +106,7 @@ def test_ffhq_in_folders_of_a_thousand_or_flat(tmp_path, side, folders, caplog):
         assert f"{side} holds 6 of 70,000 images" in caplog.messages.pop()
 
 
-def test_an_ffhq_of_one_split_is_refused(tmp_path):
-    touch(tmp_path / "images1024x1024", "00000/00000.png")
-    with pytest.raises(InputError, match=r"no validation image .* 1 of 70,000"):
-        layouts.ffhq(tmp_path)
+def test_an_ffhq_that_is_elsewhere_is_asked_for(tmp_path):
     with pytest.raises(InputError, match="no images1024x1024 or thumbnails128x128 in"):
         layouts.ffhq(touch(tmp_path / "other", "x.png"))
 
@@ -133,11 +149,11 @@ def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
         "gone.png,30,no",
     ]
     table.write_text("\ufeff" + "\r\n".join(rows) + "\r\n", encoding="utf-8")
-    listing = layouts.image_folder(source, table)
+    listing = image_folder.list_folder(source, table)
     assert listing.factors == {"age group": ("-2", "9", "10"), "hat": ("no", "yes")}
     found = {e.file: e.factors for entries in listing.splits.values() for e in entries}
     assert found == {"a.png": (1, 0), "b/c.jpg": (0, 1), "d.webp": (2, 0)}
-    assert layouts.image_folder(source).factors == {}
+    assert image_folder.list_folder(source).factors == {}
 
 
 def test_a_column_of_many_values_is_no_attribute(tmp_path):
@@ -145,12 +161,12 @@ def test_a_column_of_many_values_is_no_attribute(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("name,id\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
     with pytest.raises(InputError, match="more than 256 values of id"):
-        tables.read_csv(path, names)
-    assert len(tables.read_csv(path, names[:9])[1]) == 9
+        image_folder.read_csv(path, names)
+    assert len(image_folder.read_csv(path, names[:9])[1]) == 9
     with path.open("a") as file:
         file.write("a row that is not read any more\n")
     with pytest.raises(InputError, match="more than 256 values of id"):
-        tables.read_csv(path, names)
+        image_folder.read_csv(path, names)
 
 
 @pytest.mark.parametrize(
@@ -176,19 +192,14 @@ def test_attributes_that_do_not_fit(tmp_path, table, message):
         content = table if isinstance(table, bytes) else table.encode()
         (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(InputError, match=message) as refusal:
-        layouts.image_folder(source, tmp_path / "table.csv")
+        image_folder.list_folder(source, tmp_path / "table.csv")
     assert "\n" not in str(refusal.value)
-
-
-def test_two_images_are_no_data_set(tmp_path):
-    with pytest.raises(InputError, match=r"holds 2 images .* at least 3"):
-        layouts.image_folder(touch(tmp_path, "a.png", "b.png", "c.txt"))
 
 
 def test_numbers_of_any_length_are_values(tmp_path):
     source, long = touch(tmp_path / "images", "a.png", "b.png", "c.png"), "9" * 5000
     (tmp_path / "table.csv").write_text(f"name,id\na.png,{long}\nb.png,10\nc.png,9\n")
-    factors = layouts.image_folder(source, tmp_path / "table.csv").factors
+    factors = image_folder.list_folder(source, tmp_path / "table.csv").factors
     assert factors == {"id": ("9", "10", long)}
 
 
@@ -200,7 +211,7 @@ def test_numbers_in_lists_have_a_few_digits(celeba, number):
         layouts.celeba(celeba)
     (celeba / "mapping.txt").write_text(f"idx orig_idx orig_file\n{number} 0 000001.jpg\n")
     with pytest.raises(InputError, match="has the line"):
-        tables.read_mapping(celeba / "mapping.txt")
+        layouts.read_mapping(celeba / "mapping.txt")
 
 
 def test_an_encrypted_archive_is_named_as_such(celeba):
@@ -215,20 +226,20 @@ def test_an_encrypted_archive_is_named_as_such(celeba):
 
 def test_folders_that_are_called_like_splits_are_warned_of(tmp_path, caplog):
     touch(tmp_path, *(f"{folder}/{name}.png" for folder in ("train", "Test") for name in "abc"))
-    layouts.image_folder(tmp_path)
+    image_folder.list_folder(tmp_path)
     (message,) = caplog.messages
     assert "images of test are trained on, too" in message
     caplog.clear()
-    layouts.image_folder(tmp_path / "train")
+    image_folder.list_folder(tmp_path / "train")
     assert not caplog.messages
 
 
 def test_images_without_a_reader_are_mentioned(tmp_path, caplog):
     source = touch(tmp_path, "a.png", "b.png", "c.jxl", "d/e.jxl")
     with pytest.raises(InputError, match=r"holds 2 images .*; 2 \.jxl are not read\): a data set"):
-        layouts.image_folder(source)
+        image_folder.list_folder(source)
     assert not caplog.records
-    layouts.image_folder(touch(tmp_path, "f.png"))
+    image_folder.list_folder(touch(tmp_path, "f.png"))
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path}: 2 .jxl are not read"
     ]
@@ -247,9 +258,9 @@ def test_the_first_images_of_a_split_are_a_sample_of_all_folders(tmp_path):
         (tmp_path / folder).mkdir()
         for index in range(100):
             (tmp_path / folder / f"{index}.png").touch()
-    train = [entry.file for entry in layouts.image_folder(tmp_path).splits["train"]]
+    train = [entry.file for entry in image_folder.list_folder(tmp_path).splits["train"]]
     first = collections.Counter(file.split("/")[0] for file in train[:60])
     assert all(10 < first[folder] < 30 for folder in ("boots", "coats", "shirts"))
     (tmp_path / "boots" / "new.png").touch()
-    again = [entry.file for entry in layouts.image_folder(tmp_path).splits["train"]]
+    again = [entry.file for entry in image_folder.list_folder(tmp_path).splits["train"]]
     assert [file for file in again if file != "boots/new.png"] == train
