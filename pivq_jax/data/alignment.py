@@ -107,11 +107,10 @@ def _check_names(photographs: Sequence[str]) -> None:
     taken: dict[Path, str] = {}
     for file in photographs:
         name = _target("", file)
-        if name in taken:
+        if (other := taken.setdefault(name, file)) != file:
             raise InputError(
-                f"{taken[name]} and {file} would both become {name}: rename or remove one of them"
+                f"{other} and {file} would both become {name}: rename or remove one of them"
             )
-        taken[name] = file
     for name, file in taken.items():
         if folder := next((up for up in name.parents if up in taken), None):
             raise InputError(

@@ -40,7 +40,7 @@ Make = Callable[[Entry], tuple[bytes, Sequence[int]]]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything needed to prepare a data set."""
+    """A data set to prepare."""
 
     name: str  # name of the data set
     image_size: int  # height and width in pixels
@@ -48,7 +48,7 @@ class Plan:
     factors: Mapping[str, Sequence[str]]  # names of the values of each factor
     identity: str  # differs if the same entries would give other records
     make: Make  # makes records; can be pickled
-    origin: Mapping[str, Any]  # entries of `prepared.json` that describe the source
+    origin: dict[str, Any]  # entries of `prepared.json` that describe the source
     source: str  # the source in messages
     max_skipped: float = 1.0  # largest fraction of images that cannot be read
     skipped: Sequence[str] = ()  # why images that are in no split were left out
@@ -93,26 +93,28 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
             raise InputError(
                 f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )
-    shards = {split: [*_shards(work, plan, split)] for split in plan.splits}
-    all_shards = list(itertools.chain(*shards.values()))
-    expected = {path for shard in all_shards for path in (shard.path, shard.summary)}
+    shards = list(_shards(work, plan))
+    expected = {path for shard in shards for path in (shard.path, shard.summary)}
     for folder in (work / "data", work / "done"):
         folder.mkdir(parents=True, exist_ok=True)
         for path in set(folder.iterdir()) - expected:
             path.unlink()
-    _write_missing(plan, all_shards, workers)
+    _write_missing(plan, shards, workers)
 
-    done = {split: [_read_summary(shard) for shard in shards[split]] for split in shards}
+    done: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.splits}
+    skipped = [*plan.skipped]
+    for shard in shards:
+        summary = _read_summary(shard)
+        done[shard.split].append(summary)
+        skipped += summary["skipped"]
     for split, summaries in done.items():
         if not sum(summary["images"] for summary in summaries):
             raise InputError(
                 f"none of the {len(plan.splits[split]):,} {split} images in {plan.source} can be"
                 f" read, such as: {summaries[0]['skipped'][0]}"
             )
-    written = itertools.chain(*done.values())
-    skipped = [*plan.skipped, *(line for summary in written for line in summary["skipped"])]
     if skipped:
-        total = sum(len(entries) for entries in plan.splits.values()) + len(plan.skipped)
+        total = sum(map(len, plan.splits.values())) + len(plan.skipped)
         print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
     _write_metadata(work / "data", plan, done, skipped)
 
@@ -147,21 +149,24 @@ def _write_metadata(
 class _Shard(NamedTuple):
     """A shard to write."""
 
+    split: str
     path: Path
     summary: Path  # digest, images, bytes, size and skipped images, once it is complete
     entries: tuple[Entry, ...]  # its images
     digest: str  # of everything that determines its contents
 
 
-def _shards(work: Path, plan: Plan, split: str) -> Iterator[_Shard]:
-    """Yields the shards of a split, with the names that tensorflow-datasets gives them."""
-    starts = range(0, len(plan.splits[split]), _SHARD_IMAGES)
-    for index, start in enumerate(starts):
-        name = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(starts):05d}"
-        entries = tuple(plan.splits[split][start : start + _SHARD_IMAGES])
-        contents = os.fsencode(repr((plan.identity, [*plan.factors], entries)))
-        digest = hashlib.sha256(contents).hexdigest()
-        yield _Shard(work / "data" / name, work / "done" / f"{name}.json", entries, digest)
+def _shards(work: Path, plan: Plan) -> Iterator[_Shard]:
+    """Yields the shards of all splits, with the names that tensorflow-datasets gives them."""
+    for split, images in plan.splits.items():
+        starts = range(0, len(images), _SHARD_IMAGES)
+        for index, start in enumerate(starts):
+            name = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(starts):05d}"
+            entries = tuple(images[start : start + _SHARD_IMAGES])
+            contents = os.fsencode(repr((plan.identity, [*plan.factors], entries)))
+            digest = hashlib.sha256(contents).hexdigest()
+            summary = work / "done" / f"{name}.json"
+            yield _Shard(split, work / "data" / name, summary, entries, digest)
 
 
 def _write_missing(plan: Plan, shards: Sequence[_Shard], workers: int) -> None:
@@ -172,11 +177,10 @@ def _write_missing(plan: Plan, shards: Sequence[_Shard], workers: int) -> None:
     known = (line for shard in shards for line in _read_summary(shard).get("skipped", ()))
     images, total = (sum(len(shard.entries) for shard in part) for part in (missing, shards))
     write = functools.partial(_write_shard, plan.make, tuple(plan.factors))
-    name = f"{plan.name} {plan.image_size}px"
+    workers = min(workers, images // _IMAGES_PER_WORKER)
     skipped = []
-    with contextlib.closing(
-        worker.run(write, missing, min(workers, images // _IMAGES_PER_WORKER))
-    ) as results:
+    with contextlib.closing(worker.run(write, missing, workers)) as results:
+        name = f"{plan.name} {plan.image_size}px"
         written = progress_bar(results, desc=name, total=images, unit=" images")
         for reason in filter(None, itertools.chain(known, written)):
             tqdm.write(f"skipped: {reason}", file=sys.stderr)

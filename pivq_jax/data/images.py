@@ -30,13 +30,9 @@ _FORMATS = {
 }
 # Modules that read formats which not every installation of Pillow reads.
 _READERS = {"AVIF": "PIL._avif", "HEIF": "pillow_heif"}
-
-
-def _has_reader(kind: str) -> bool:
-    return kind not in _READERS or importlib.util.find_spec(_READERS[kind]) is not None
-
-
-FORMATS = tuple(filter(_has_reader, _FORMATS))
+FORMATS = tuple(
+    kind for kind in _FORMATS if importlib.util.find_spec(_READERS.get(kind, "PIL")) is not None
+)
 
 # Extensions of files that are treated as images, in lower case; and those of images that nothing
 # here reads, beside the above that lack a reader.
