@@ -2,24 +2,19 @@
 
 import argparse
 import contextlib
-import http.server
 import importlib.util
 import shutil
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 import pivq_jax
 from pivq_jax.common.parallel import put_batch
-from pivq_jax.common.pictures import Pixels
 from pivq_jax.config import Config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source
@@ -111,23 +106,6 @@ def has(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) for module in modules)
 
 
-def pyplot() -> Any:
-    """Returns matplotlib.pyplot, which draws to files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Writes a figure of `pyplot` as PNG."""
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """Opens Debian's chromium, or playwright's own, driven by it (requirements-test.txt)."""
@@ -139,41 +117,3 @@ def chromium() -> Iterator[Any]:
         )
         yield browser
         browser.close()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Prints nothing."""
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serves the files of a folder on localhost; yields its address."""
-    handler = partial(_Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-
-
-def labelled(picture: Pixels, columns: Sequence[str], rows: Sequence[str] = ()) -> Pixels:
-    """Writes names above the columns of a picture, uint8 [H, W, 3], and to the left of its rows.
-
-    Columns are equally wide and rows equally high; an empty name leaves a place unnamed.
-    """
-    pixels = np.asarray(picture)
-    font = ImageFont.load_default(size=14)
-    height, width, _ = pixels.shape
-    left = max((int(font.getlength(name)) + 12 for name in rows), default=0)
-    top = 24 if any(columns) else 0
-    canvas = Image.new("RGB", (left + width, top + height), "white")
-    canvas.paste(Image.fromarray(pixels), (left, top))
-    draw = ImageDraw.Draw(canvas)
-    for index, name in enumerate(columns):
-        place = (left + (index + 0.5) * width / len(columns), top / 2)
-        draw.text(place, name, "black", font, anchor="mm")
-    for index, name in enumerate(rows):
-        draw.text((6, top + (index + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
-    return np.asarray(canvas)

@@ -13,13 +13,15 @@ nearest training image, completions without and with the prior, the original.
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.common import add_model, labelled, open_model, output_of, parser_for, pixels_of
+from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
 from pivq_jax.common.files import write_json
-from pivq_jax.common.pictures import grid, magnification, save_png
+from pivq_jax.common.pictures import Pixels, grid, magnification, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
@@ -72,6 +74,26 @@ def completed(
     started = time.perf_counter()
     made = complete(rows)[: len(images)]
     return made, (time.perf_counter() - started) / len(images)
+
+
+def labelled(picture: Pixels, columns: Sequence[str], rows: Sequence[str]) -> Pixels:
+    """Writes names above the columns of a picture, uint8 [H, W, 3], and to the left of its rows.
+
+    Columns are equally wide and rows equally high; an empty name leaves a place unnamed.
+    """
+    pixels = np.asarray(picture)
+    font = ImageFont.load_default(size=14)
+    height, width, _ = pixels.shape
+    left, top = max(int(font.getlength(name)) for name in rows) + 12, 24
+    canvas = Image.new("RGB", (left + width, top + height), "white")
+    canvas.paste(Image.fromarray(pixels), (left, top))
+    draw = ImageDraw.Draw(canvas)
+    for index, name in enumerate(columns):
+        place = (left + (index + 0.5) * width / len(columns), top / 2)
+        draw.text(place, name, "black", font, anchor="mm")
+    for index, name in enumerate(rows):
+        draw.text((6, top + (index + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
+    return np.asarray(canvas)
 
 
 def main() -> None:

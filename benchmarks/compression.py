@@ -20,9 +20,7 @@ A second table is of our files with more and more of the images: bytes an image 
 without encoding and decoding images. A third table is of files in the fixed code with random sets
 of five sizes. With --only-ours, no other format is measured.
 
-Writes compression.md, the tables, and compression.png to --output. Rows of the picture: test
-images; ours; then each format, in the order of the table, with about as many bytes of payload; then
-each at its smallest full size.
+Writes the tables to --output, as compression.md.
 
 The comparison is not fair. Our model has learned this kind of image, reproduces no other, and is
 part of the program that decodes (its size is printed); the other formats know nothing of the images
@@ -40,11 +38,10 @@ import jax
 import numpy as np
 from PIL import Image, features
 
-from benchmarks.common import add_model, labelled, lpips_of, markdown, open_model, parser_for
+from benchmarks.common import add_model, lpips_of, markdown, open_model, parser_for
 from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.inference import TrainedModel, decode_batched, encode_split, images_of
 from pivq_jax.losses.backbones import BACKBONES
@@ -52,7 +49,6 @@ from pivq_jax.sampling import CodeSpace, capacity
 from pivq_jax.training.build import dataset_from_config
 
 SEARCHED = 32  # images for the choice of settings
-PICTURED = 12
 QUALITIES = (0, 10, 25, 50, 75)  # tried on smaller images
 # N, K and random sets
 SIZES = (
@@ -293,12 +289,7 @@ def main() -> None:
     text = "\n\n".join([table(rows, images, model.config.evaluate.batch_size), *notes]) + "\n"
     print(f"\n{text}")
     write_atomically(options.output / "compression.md", text.encode())
-    pictured = [rows[0], *rows[len(rows) - len(settings) :][: 2 * len(formats)]]
-    shown = np.concatenate([images[:PICTURED], *(row.images[:PICTURED] for row in pictured)])
-    picture = grid(shown, min(PICTURED, count), magnification(images.shape[1]))
-    picture = labelled(picture, [], ["test image", *(row.label for row in pictured)])
-    save_png(options.output / "compression.png", picture)
-    print(f"wrote compression.md and compression.png to {options.output}")
+    print(f"wrote compression.md to {options.output}")
 
 
 if __name__ == "__main__":

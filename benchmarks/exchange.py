@@ -7,8 +7,7 @@ paired codes exchanged, and compares them with the test images (FID, precision, 
 coverage in VGG16 features). Prints the mean and standard deviation over all runs and, for each run,
 `--seeds` draws of pairs. `new` is the distance of samples from the reconstruction of the nearer
 parent, as the mean absolute difference of pixels (of 255); it tells apart a rule that only returns
-a parent, which all other metrics call good. Writes to --output: exchange.json and, for the first
-run, exchange.png with two rows of parents and one row per rule, in the order of the table.
+a parent, which all other metrics call good. Writes exchange.json to --output.
 
   nothing       reconstructions of the first parents
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
@@ -24,19 +23,16 @@ import jax
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import labelled, markdown, parser_for, pixels_of, spread
+from benchmarks.common import markdown, parser_for, pixels_of, spread
 from benchmarks.summary import summary
 from pivq_jax.common.files import write_json
-from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config.check import read_config
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.inference import decode_batched, encode_split, images_of
+from pivq_jax.inference import decode_batched, encode_split
 from pivq_jax.sampling import CodeSpace, near_parents, random_parents
 from pivq_jax.training.build import dataset_from_config
-
-PICTURED = 12  # samples per rule in the picture
 
 
 def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
@@ -59,8 +55,8 @@ def check_space(workdir: Path) -> None:
 
 def measure(
     workdir: Path, samples: int, seeds: int, nearest_of: int
-) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
-    """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
+) -> dict[str, list[dict[str, float]]]:
+    """Returns the metrics of one run by rule, for each draw of pairs."""
     model = pivq_jax.load(workdir)
     dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
     parents = first_images(dataset.train, samples)
@@ -85,7 +81,6 @@ def measure(
         return decoded(np.sort(np.asarray(mixed), -1))
 
     figures: dict[str, list[dict[str, float]]] = {}
-    picture: list[np.ndarray] = []
     for seed in range(seeds):
         key = jax.random.key(seed)
         pairs = np.asarray(random_parents(key, samples, len(parents)))
@@ -101,16 +96,12 @@ def measure(
         }
         apart = np.mean(np.abs(of_pairs[0].astype(np.float32) - of_pairs[1]))
         print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
-        if seed == 0:
-            originals = (images_of(parents, side) for side in pairs[:PICTURED].T)
-            picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
             values = compare_features(real, extractor.extract(made))
             values["new"] = newness(made, of_near if name == "near parents" else of_pairs)
             figures.setdefault(name, []).append(values)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
-    rows = ["parent A", "parent B", *figures]
-    return figures, labelled(grid(np.concatenate(picture), PICTURED), [], rows)
+    return figures
 
 
 def main() -> None:
@@ -129,9 +120,7 @@ def main() -> None:
 
     by_run: dict[str, dict[str, list[dict[str, float]]]] = {}
     for workdir in options.workdir:
-        figures, picture = measure(workdir, options.samples, options.seeds, options.nearest_of)
-        if not by_run:
-            save_png(options.output / "exchange.png", picture)
+        figures = measure(workdir, options.samples, options.seeds, options.nearest_of)
         by_run[str(workdir)] = figures
 
     names = list(figures["nothing"][0])

@@ -82,6 +82,8 @@ def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None
         return page
 
     def keep(page: Any, name: str, whole: bool = True) -> None:
+        page.wait_for_timeout(1_000)  # after an edit, the page is not busy at once
+        settle(page)
         page.screenshot(path=output / f"explorer_{name}.png", full_page=whole)
         print(f"wrote {output / f'explorer_{name}.png'}", flush=True)
 
@@ -91,7 +93,6 @@ def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None
     for _ in range(exchanged):
         page.keyboard.press("ArrowRight")
     slider.blur()
-    settle(page)
     keep(page, "wide")
     fragment = page.evaluate("location.hash")
     page.locator("#slots .replace").nth(column).click()
@@ -102,7 +103,6 @@ def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None
         codes = np.array(start.split("&c=")[1].split("."), int)
         name, value = telling_edit(engine, codes)
         page.get_by_label(name, exact=True).select_option(label=value)
-        settle(page)
     keep(page, "dark")
     keep(opened(NARROW, "light", fragment), "narrow", whole=False)
 

@@ -14,12 +14,10 @@ common codes are usual. Models with several stages have no log lift and no choic
 which draws one place after another, whatever the passes.
 
 The last lines compare the bits of a set on the test split: under the prior, with independent codes
-(`marginal_bits`) and of the set alone (`ceiling_bits`). Writes to --output: prior.json, and
-prior.png with the samples of the prior.
+(`marginal_bits`) and of the set alone (`ceiling_bits`). Writes prior.json to --output.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +29,7 @@ import numpy as np
 from benchmarks.common import add_model, open_model, output_of, parser_for
 from benchmarks.exchange import newness
 from pivq_jax import sampling
-from pivq_jax.common.pictures import grid, save_png
+from pivq_jax.common.files import write_json
 from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.prior import nearest_sets
 from pivq_jax.evaluation.session import Session
@@ -71,7 +69,7 @@ def main() -> None:
 
     rows: dict[str, dict[str, float]] = {}
 
-    def measure(name: str, draw: Callable[[], jax.Array], new: bool = False) -> np.ndarray:
+    def measure(name: str, draw: Callable[[], jax.Array], new: bool = False) -> None:
         codes = np.asarray(draw())
         started = time.perf_counter()  # of a second draw, without compilation
         jax.block_until_ready(draw())
@@ -89,7 +87,6 @@ def main() -> None:
             "sets_per_second": speed,
         }
         print(name, {k: round(v, 4) for k, v in rows[name].items()}, flush=True)
-        return images
 
     several_stages = model.space.places > 0
     recombine = partial(sampling.recombine, model.space, model.codebook, a, b, key_mix)
@@ -100,10 +97,9 @@ def main() -> None:
             name += f", best of {count}"
             draw = partial(draw, prior=prior, candidates=count)
         measure(name, draw, new=True)
-    shown = []
     for passes, temperature in SETTINGS[:4] if several_stages else SETTINGS:
         draw = partial(model.sample_prior, key, options.samples, temperature, passes)
-        shown.append(measure(f"prior, {passes} passes, temperature {temperature}", draw))
+        measure(f"prior, {passes} passes, temperature {temperature}", draw)
     test = session.test_codes
     print("test images share", nearest_sets(model.space, test, session.prior_sets)[1].mean())
     bits = np.asarray(prior_bits(prior.network, prior.params, test, key, orders=16))
@@ -115,9 +111,7 @@ def main() -> None:
         "ceiling": used["ceiling_bits"],
     }
     print(rows["bits"])
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "prior.json").write_text(json.dumps(rows, indent=2))
-    save_png(output / "prior.png", grid(shown[0][:64], 8, session.scale))
+    write_json(output / "prior.json", rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import ablation, screen
-from benchmarks.common import has, pyplot, save_figure
+from benchmarks.common import has
 
 KINDS = tuple(ablation.ROWS)
 COUNTS = (8, 16, 32, 64)
@@ -40,7 +40,11 @@ COLUMNS: screen.Columns = (
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws the curves; rows may be missing."""
-    plt = pyplot()
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     for axes, (title, name) in zip(panels, (("PSNR dB", "psnr"), ("LPIPS", "lpips")), strict=True):
         for kind in KINDS:
@@ -52,7 +56,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", label=kind)
         axes.set(xlabel="bits of an image, at most", ylabel=title)
     panels[0].legend()
-    save_figure(figure, path)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.explore.browser import SCHEMES, SIZES, served, settle
+from tests.explore.browser import SCHEMES, SIZES, served, served_files, settle
 from tests.explore.node import missing
 
 
@@ -41,10 +41,8 @@ def folder(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(backend: str, engine: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the page is served."""
-    from benchmarks.common import serving
-
     static = backend == "static"
-    with serving(request.getfixturevalue("folder")) if static else served(engine) as found:
+    with served_files(request.getfixturevalue("folder")) if static else served(engine) as found:
         yield found
 
 
