@@ -74,23 +74,13 @@ def train_prior(
     wanted = {"model_step": model_step, **codebook_of, **images, **settings}
     network = build_prior(space, codebook, settings)
     everywhere = replicated(make_mesh())
-    rules = OptimizerConfig(
-        name="muon",
-        learning_rate=settings.learning_rate,
-        muon_learning_rate=4 * settings.learning_rate,
-        momentum=0.95,
-        warmup_steps=min(100, settings.steps // 10),
-        weight_decay=settings.weight_decay,
-        clip_norm=1.0,
-    )
-    optimizer = make_optimizer(rules, settings.steps)
     if isinstance(network, PlacePrior):  # the others have no probability
         train, validation = (sets[network.slots.fits(sets)] for sets in (train, validation))
         if not len(train) or not len(validation):
             raise InputError(
                 "no set of an image has a code of each place and stage: train the model for longer"
             )
-    create, step_of, validate = _programs(network, optimizer, settings, space.num_codes, seed)
+    create, step_of, validate = _programs(network, settings, space.num_codes, seed)
     train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
     every = max(1, settings.steps // VALIDATIONS)
 
@@ -145,13 +135,19 @@ def train_prior(
 
 
 def _programs(
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    settings: PriorConfig,
-    num_codes: int,
-    seed: int,
+    network: Network, settings: PriorConfig, num_codes: int, seed: int
 ) -> tuple[Callable[[], PriorState], jax.stages.Wrapped, jax.stages.Wrapped]:
     """Returns the first state, a step and a validation, as functions of the state and the sets."""
+    rules = OptimizerConfig(
+        name="muon",
+        learning_rate=settings.learning_rate,
+        muon_learning_rate=4 * settings.learning_rate,
+        momentum=0.95,
+        warmup_steps=min(100, settings.steps // 10),
+        weight_decay=settings.weight_decay,
+        clip_norm=1.0,
+    )
+    optimizer = make_optimizer(rules, settings.steps)
 
     def create() -> PriorState:
         params = initial_parameters(network, num_codes, jax.random.key(seed))
