@@ -180,7 +180,8 @@ class Objective:
         (gradients,) = pull_back(cotangents)
         return Gradients(gradients, of_discriminator, {"loss": loss, **metrics}, uses)
 
-    def _apply(self, params: Params, *args: Any, method: str | None = None) -> Any:
+    def apply(self, params: Params, *args: Any, method: str | None = None) -> Any:
+        """Calls a method of the model."""
         return self.model.apply({"params": params}, *args, method=method)
 
     def _forward(
@@ -189,9 +190,9 @@ class Objective:
         """Also returns the quantizer's result and the targets of recombined images, if any."""
         if phase == Phase.CONTINUOUS:
             noise = self.config.quantizer.noise
-            decoded, latents = self._apply(params, images, noise, key, method="autoencode")
+            decoded, latents = self.apply(params, images, noise, key, method="autoencode")
             return Outputs({"reconstructed": decoded}, latents), (None, None)
-        reconstructed, quantized = self._apply(params, images)
+        reconstructed, quantized = self.apply(params, images)
         decoded, blended = {"reconstructed": reconstructed}, None
         judged = phase == Phase.ADVERSARIAL and "recombined" in self.judged
         if judged or self.config.loss.recombination > 0:
@@ -216,7 +217,7 @@ class Objective:
         def mix(b: jax.Array) -> tuple[jax.Array, jax.Array]:
             mixed = recombine((a, b, jax.random.split(key, half)), codebook)
             vectors = codebook[mixed]
-            return vectors, self._apply(params, vectors, method="decode_vectors")
+            return vectors, self.apply(params, vectors, method="decode_vectors")
 
         config = self.config.model
         if config.stages == 1:

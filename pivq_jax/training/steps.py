@@ -57,7 +57,6 @@ class Steps:
 
     def __init__(self, config: Config, mesh: Mesh) -> None:
         self._config, self._objective = config, Objective(config, mesh)
-        self._model = self._objective.model
         settings, steps = config.optimizer, config.train.steps
         self._optimizer = make_optimizer(settings, steps, mesh, config.model.dtype)
         self._schedule = learning_rate_schedule(settings, steps)  # for the log
@@ -82,7 +81,7 @@ class Steps:
         """The state before the first step, with randomly initialized networks."""
         step, size = jnp.int32(0), self._config.data.image_size
         images = jnp.zeros((1, size, size, 3))
-        params = self._model.init(self._key(Draw.PARAMS, step), images)["params"]
+        params = self._objective.model.init(self._key(Draw.PARAMS, step), images)["params"]
         discriminator = discriminator_opt_state = None
         if self._objective.judged:
             key = self._key(Draw.DISCRIMINATOR, step)
@@ -167,23 +166,20 @@ class Steps:
 
     def _latents(self, params: Params, images: jax.Array) -> jax.Array:
         """Latents float32 [B, N / stages, `latent_dim`] of images uint8 [B, H, W, 3]."""
-        latents: Any = self._model.apply(
-            {"params": params}, images_to_float(images), method="latents"
-        )
-        return latents
+        return self._objective.apply(params, images_to_float(images), method="latents")
 
     def _reconstruct(self, params: Params, images: jax.Array, quantize: bool) -> jax.Array:
         """Reconstructs images uint8 [B, H, W, 3]; without quantization in the continuous phase."""
         method = None if quantize else "autoencode"
-        made: Any = self._model.apply({"params": params}, images_to_float(images), method=method)
-        return images_to_uint8(made[0])
+        made, _ = self._objective.apply(params, images_to_float(images), method=method)
+        return images_to_uint8(made)
 
     def _initialise(self, state: TrainState, latents: jax.Array) -> TrainState:
         """Initializes the codebook from the latents of many batches, stage by stage.
 
         They are float32 [M, B, N / stages, `latent_dim`], at least as many as a stage has entries.
         """
-        model, key = self._model, self._key(Draw.CODEBOOK, state.step)
+        model, key = self._objective.model, self._key(Draw.CODEBOOK, state.step)
         dim, stages = model.config.code_dim, model.config.stages
 
         def quantize(own: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -204,7 +200,7 @@ class Steps:
 
     def _revive(self, state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
         """Moves dead entries to latents of a batch; also returns their number."""
-        model, codebook = self._model, state.params["quantizer"]["codebook"]
+        model, codebook = self._objective.model, state.params["quantizer"]["codebook"]
         stages, key = model.config.stages, self._key(Draw.REVIVAL, state.step)
         latents = self._latents(state.params, images)
         indices, _, targets, _ = quantizer.assign_in_stages(
