@@ -39,7 +39,7 @@ from pivq_jax.data.landmarks import import_dlib, model_file
 from pivq_jax.data.sources import Subset
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.evaluation.samples import average_pixels
+from pivq_jax.evaluation.stages import average_pixels
 from pivq_jax.inference import decode_batched, encode_split
 from pivq_jax.sampling import recombine_at_random
 from pivq_jax.training.build import dataset_from_config

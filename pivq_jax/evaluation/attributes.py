@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from pivq_jax.evaluation import probes
-from pivq_jax.evaluation.dci import dci
 from pivq_jax.inference import Encoded
 from pivq_jax.sampling import CodeSpace
 
@@ -64,3 +63,30 @@ def attribute_metrics(
             "latents": dci(whole, by_latents.accuracy),
         }
     return metrics
+
+
+def dci(importance: np.ndarray, accuracy: np.ndarray) -> dict[str, float]:
+    """Disentanglement, completeness and informativeness of a representation, each in [0, 1], higher
+    is better (Eastwood and Williams, ICLR 2018); docs/probes.md defines them.
+
+    `importance`, f64 [F, A], F and A above 1, has that of each feature for each factor, and
+    `accuracy`, [A], that of the probes.
+    """
+    features, factors = importance.shape
+    matters = importance.sum(0) > 0
+    # A factor does not count more because its weights are larger.
+    share = importance / np.where(matters, importance.sum(0), 1.0)
+    weight = share.sum(1)
+    used = weight > 0
+    purity = 1 - _entropy(share[used] / weight[used, None]) / np.log(factors)
+    focus = np.where(matters, 1 - _entropy(share.T) / np.log(features), 0.0)
+    return {
+        "disentanglement": float(np.average(purity, weights=weight[used])) if used.any() else 0.0,
+        "completeness": float(focus.mean()),
+        "informativeness": float(accuracy.mean()),
+    }
+
+
+def _entropy(shares: np.ndarray) -> np.ndarray:
+    """Entropy of each row in nats, with 0 log 0 = 0."""
+    return -np.sum(shares * np.log(np.where(shares > 0, shares, 1.0)), axis=-1)

@@ -3,7 +3,7 @@
 A probe is a multinomial logistic regression with an L1 penalty (`evaluation.logistic`). It is
 fitted on training images, its penalty is chosen on validation images, and its balanced accuracy is
 measured on test images. The L1 penalty makes it the classification counterpart of the lasso, whose
-weights `evaluation.dci` uses.
+weights DCI uses.
 """
 
 from collections.abc import Mapping, Sequence

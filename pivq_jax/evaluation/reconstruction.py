@@ -1,45 +1,60 @@
-"""Reconstructions of a whole split, and how good they are."""
+"""How similar images and their reconstructions are: SSIM and LPIPS."""
 
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.common.psnr import psnr
-from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.data.sources import Source
-from pivq_jax.evaluation.ssim import WINDOW, ssim
-from pivq_jax.inference import TrainedModel, encode_batches
+from pivq_jax.data.images import images_to_float
 from pivq_jax.inference.splits import in_batches
 from pivq_jax.losses.perceptual import load_lpips, lpips
 
-
-class Reconstructions(NamedTuple):
-    """Reconstructions of a split, in its order; errors are those of output rounded to uint8."""
-
-    codes: np.ndarray  # int32 [M, N]
-    psnr: np.ndarray  # f32 [M], in dB
-    l1: np.ndarray  # f32 [M], mean absolute error of pixels in [-1, 1]
-    ssim: np.ndarray  # f32 [M]; NaN if images are smaller than its window
+# Window and constants of Wang et al. 2004.
+WINDOW, SIGMA = 11, 1.5
+K1, K2 = 0.01, 0.03
+_WEIGHTS = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+_WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
 
 
-def reconstruct_split(model: TrainedModel, source: Source) -> Reconstructions:
-    """Encodes and decodes every image of a split; raises InputError if it is empty."""
-    parts: list[tuple[np.ndarray, ...]] = []
-    for batch, codes, _ in encode_batches(model, source):
-        rounded = images_to_uint8(model.decode(codes))
-        originals = jnp.asarray(batch["image"])
-        seen, wanted = images_to_float(rounded), images_to_float(originals)
-        error = jnp.mean(jnp.abs(seen - wanted), (1, 2, 3))
-        fits = min(originals.shape[1:3]) >= WINDOW
-        similarity = ssim(seen, wanted) if fits else jnp.full(len(seen), jnp.nan)
-        values = (codes, psnr(rounded, originals, 255.0), error, similarity)
-        parts.append(tuple(np.asarray(value)[batch["mask"]] for value in values))
-    return Reconstructions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+@jax.jit
+def ssim(images: jax.Array, references: jax.Array) -> jax.Array:
+    """Structural similarity of pairs of images, f32 [B, H, W, C] in [-1, 1]: f32 [B].
+
+    It is the mean over channels and all windows inside the image, which has at least 11 x 11
+    pixels, with intensities from 0 (Wang et al. 2004).
+    """
+    x, y = ((z + 1) / 2 for z in (images, references))
+    mean_x, mean_y = _mean(_mean(x, 1), 2), _mean(_mean(y, 1), 2)
+    luminance = (2 * mean_x * mean_y + K1**2) / (mean_x**2 + mean_y**2 + K1**2)
+    structure = (2 * _covariance(x, y) + K2**2) / (_covariance(x, x) + _covariance(y, y) + K2**2)
+    return jnp.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def _shifted(x: jax.Array, axis: int) -> list[jax.Array]:
+    """Returns the pixels at each position of the window, one array per position."""
+    length = x.shape[axis] - WINDOW + 1
+    return [jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(WINDOW)]
+
+
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+    return sum(w * part for w, part in zip(_WEIGHTS, _shifted(x, axis)))
+
+
+def _covariance(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Covariance over windows: within columns plus between their means (law of total covariance).
+
+    In float32, `E[xy] - E[x] E[y]` would lose visible differences in flat areas.
+    """
+
+    def along(x: jax.Array, y: jax.Array, axis: int) -> jax.Array:
+        mean_x, mean_y = _mean(x, axis), _mean(y, axis)
+        parts = zip(_WEIGHTS, _shifted(x, axis), _shifted(y, axis))
+        return sum(w * (a - mean_x) * (b - mean_y) for w, a, b in parts)
+
+    return _mean(along(x, y, 1), 2) + along(_mean(x, 1), _mean(y, 1), 2)
 
 
 def mean_lpips(

@@ -3,26 +3,27 @@
 import enum
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import say
-from pivq_jax.common.pictures import magnification, save_png
+from pivq_jax.common.pictures import magnification, sample_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import LossConfig
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Mirrored, Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.samples import Samples
 from pivq_jax.inference import (
     POOL_IMAGES,
     TrainedModel,
     decode_batched,
     decode_batches,
     encode_split,
+    images_of,
 )
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import load_lpips
@@ -64,6 +65,20 @@ def check_weights(config: Config, during_training: bool = False) -> None:
             raise InputError(f"{error}, or set evaluate.every=0") from error
     if size >= BACKBONES["alex"].minimum_size:
         load_lpips("alex", alex_weights(config.loss))
+
+
+class Samples(NamedTuple):
+    """Recombined images."""
+
+    images: np.ndarray  # uint8 [s, H, W, 3], of the first s sets, or of all
+    codes: np.ndarray  # int32 [S, N]
+    parents: np.ndarray  # int32 [S, P], indices into the pool; the first is the image changed
+
+    def between_parents(self, pool: Source, count: int) -> np.ndarray:
+        """Draws the first `count` images, each between its first two parents in `pool`."""
+        images, parents = self.images[:count], self.parents[:count]
+        first, second = images_of(pool, parents[:, 0]), images_of(pool, parents[:, 1])
+        return sample_grid(first, second, images, scale=magnification(images.shape[1]))
 
 
 class Session:

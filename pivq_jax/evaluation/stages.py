@@ -7,7 +7,7 @@ pictures to the workdir, as the section `sample` of the model's config says.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import new_folder
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
+from pivq_jax.common.psnr import psnr
+from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation import atlas
@@ -30,10 +32,9 @@ from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import compare_features, prdc
 from pivq_jax.evaluation.prior import draw_sets
-from pivq_jax.evaluation.reconstruction import mean_lpips, reconstruct_split
-from pivq_jax.evaluation.samples import average_pixels
+from pivq_jax.evaluation.reconstruction import WINDOW, mean_lpips, ssim
 from pivq_jax.evaluation.session import Draw, Session, alex_weights
-from pivq_jax.inference import Encoded, decode_batches, encode_labelled, images_of
+from pivq_jax.inference import Encoded, decode_batches, encode_batches, encode_labelled, images_of
 from pivq_jax.sampling import capacity, random_parents
 
 ATLAS_CODES = 12  # most codes in the atlas
@@ -45,20 +46,32 @@ WRITERS = 8  # threads that write samples while others are decoded
 
 
 def reconstruction(session: Session) -> dict[str, Any]:
-    """Measures reconstruction and use of the codebook on the test split."""
+    """Measures reconstruction, of output rounded to uint8, and use of the codebook on the test
+    split.
+    """
     model, test = session.model, session.dataset.test
-    result = reconstruct_split(model, test)
-    session.test_codes = result.codes
-    originals = images_of(test, range(min(32, len(test))))
-    decoded = session.decode(result.codes[: len(originals)])
-    picture = pictures.reconstruction_grid(originals, decoded, 8, session.scale)
+    has_windows = session.dataset.image_size >= WINDOW
+    parts: list[list[np.ndarray]] = []
+    for batch, found, _ in encode_batches(model, test):
+        rounded, originals = images_to_uint8(model.decode(found)), jnp.asarray(batch["image"])
+        seen, wanted = images_to_float(rounded), images_to_float(originals)
+        difference = jnp.mean(jnp.abs(seen - wanted), (1, 2, 3))
+        values = [found, psnr(rounded, originals, 255.0), difference]
+        if has_windows:
+            values.append(ssim(seen, wanted))
+        parts.append([np.asarray(value)[batch["mask"]] for value in values])
+    codes, psnrs, differences, *similarities = map(np.concatenate, zip(*parts, strict=True))
+    session.test_codes = codes
+    shown = images_of(test, range(min(32, len(test))))
+    decoded = session.decode(codes[: len(shown)])
+    picture = pictures.reconstruction_grid(shown, decoded, 8, session.scale)
     session.save("reconstructions", picture)
-    session.save("usage", pictures.usage_chart(result.codes, model.space.codebook_size))
+    session.save("usage", pictures.usage_chart(codes, model.space.codebook_size))
     return {
-        "psnr": float(np.mean(result.psnr)),
-        "l1": float(np.mean(result.l1)),
-        "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
-        **capacity(model.space, result.codes, model.codebook),
+        "psnr": float(np.mean(psnrs)),
+        "l1": float(np.mean(differences)),
+        "ssim": float(np.mean(similarities[0])) if has_windows else None,
+        **capacity(model.space, codes, model.codebook),
     }
 
 
@@ -106,6 +119,18 @@ def distribution(session: Session) -> dict[str, Any]:
         "real_images": len(real),
         "neighbours": k,
     }
+
+
+def average_pixels(source: Source, parents: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Averages the pixels of parents, integers [S, P] into `source`: a baseline without a model.
+
+    Yields uint8 [s, H, W, 3], rounded half to even, `batch_size` at a time.
+    """
+    count = parents.shape[1]
+    for batch in eval_batches(Subset(source, parents.ravel()), count * batch_size):
+        images = batch["image"][batch["mask"]]
+        mean = images.reshape(-1, count, *images.shape[1:]).mean(1)
+        yield np.rint(mean).astype(np.uint8)
 
 
 def samples(session: Session) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
@@ -19,7 +20,6 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.common.weights import digest
 from pivq_jax.config.fields import BUILT_FROM, Config
-from pivq_jax.inference.checks import check_images, check_visible
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
@@ -28,6 +28,7 @@ from pivq_jax.sampling import edit as edits
 from pivq_jax.sampling.completion import complete_patches, first_guess
 
 Array = jax.Array | np.ndarray
+MAX_ABS_PIXEL = 1.5  # allow resize overshoot; reject [0, 255] or standardized images
 COMPLETED_AT_ONCE = 8  # images
 ENCODED_AT_ONCE = 256  # images, whose latents take much more memory than codes
 RECOMBINED_AT_ONCE = 256  # images, each of which takes megabytes with thousands of codes
@@ -104,7 +105,7 @@ class TrainedModel:
 
     def encode(self, images: Array) -> jax.Array:
         """Encodes images to codes. Also raises ValueError if an image is not finite."""
-        images = check_images(images, self.config.data.image_size)
+        images = _check_images(images, self.config.data.image_size)
         starts = range(0, len(images), ENCODED_AT_ONCE)
         parts = [self._encode(images[i : i + ENCODED_AT_ONCE], i)[0] for i in starts]
         return jnp.concatenate(parts)
@@ -115,7 +116,7 @@ class TrainedModel:
         Latents are in the order of the encoder's queries; with several stages, they are what each
         code stands for, one stage after another. Raises as `encode` does.
         """
-        return self._encode(check_images(images, self.config.data.image_size))
+        return self._encode(_check_images(images, self.config.data.image_size))
 
     def decode(self, codes: Array) -> jax.Array:
         """Decodes codes to images, float32."""
@@ -218,8 +219,8 @@ class TrainedModel:
         """
         if self.space.ordered:
             raise InputError("completion changes sets, and positional codes are none")
-        images = check_images(images, self.config.data.image_size, visible)
-        seen = check_visible(visible, images.shape)
+        images = _check_images(images, self.config.data.image_size, visible)
+        seen = _check_visible(visible, images.shape)
         use_prior = self.prior is not None if prior is None else prior
         own_prior = self._own_prior() if use_prior else None
         params, space, completed = own_copy(self.params), self.space, []
@@ -325,3 +326,39 @@ class TrainedModel:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):
             raise ValueError("there are no codes: give those of at least one image")
         return jnp.asarray(codes, jnp.int32)
+
+
+def _check_images(images: ArrayLike, size: int, visible: ArrayLike | None = None) -> jax.Array:
+    """Checks images, floating point [B, size, size, 3], finite, in [-1, 1] up to overshoot.
+
+    Pixels that are not `visible` (see `_check_visible`) are not read, and 0 in what is returned.
+    """
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+        shape = f"[B, {size}, {size}, 3], B at least 1"
+        raise ValueError(f"images have shape {images.shape}: give {shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
+    if visible is not None:
+        images = jnp.where(_check_visible(visible, images.shape) > 0, images, 0)
+    finite = np.asarray(jnp.isfinite(images).all((1, 2, 3)))
+    if not finite.all():
+        raise ValueError(f"image {int(np.argmin(finite))} is not finite: give floats in [-1, 1]")
+    low, high = images.min(), images.max()
+    if max(-low, high) > MAX_ABS_PIXEL:
+        raise ValueError(f"images range from {low:g} to {high:g}: give floats in [-1, 1]")
+    return images
+
+
+def _check_visible(visible: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Checks which pixels are visible, bool [H, W] or [B, H, W]; returns float32 [B, H, W, 1]."""
+    visible = jnp.asarray(visible)
+    count, height, width = shape[:3]
+    if visible.dtype != bool or visible.shape not in ((height, width), (count, height, width)):
+        raise ValueError(
+            f"visible is {visible.dtype} {visible.shape}: give bool [{height}, {width}] or"
+            f" [{count}, {height}, {width}]"
+        )
+    if not jnp.all(visible.any((-2, -1))):
+        raise ValueError("no pixel of an image is visible: use sample or sample_prior")
+    return jnp.broadcast_to(visible, shape[:3]).astype(jnp.float32)[..., None]

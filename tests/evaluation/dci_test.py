@@ -8,13 +8,13 @@ import sklearn.linear_model
 import sklearn.metrics
 from hypothesis import strategies as st
 
-from pivq_jax.evaluation import dci as module
+from pivq_jax.evaluation import attributes
 from pivq_jax.evaluation.probes import PENALTIES, Labelled, probe_attributes
 
 
 def dci(importance, accuracy):
     names = ("disentanglement", "completeness", "informativeness")
-    scores = module.dci(importance, accuracy)
+    scores = attributes.dci(importance, accuracy)
     assert tuple(scores) == names
     return tuple(scores.values())
 

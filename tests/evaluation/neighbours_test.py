@@ -10,7 +10,7 @@ from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import neighbours, stages
 from pivq_jax.evaluation.neighbours import nearest_neighbours
-from pivq_jax.evaluation.samples import Samples
+from pivq_jax.evaluation.session import Samples
 
 
 def normal(seed, *shape):

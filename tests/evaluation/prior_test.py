@@ -14,8 +14,7 @@ from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation import report
-from pivq_jax.evaluation.samples import Samples
-from pivq_jax.evaluation.session import Session
+from pivq_jax.evaluation.session import Samples, Session
 from pivq_jax.inference import TrainedModel, decode_batched
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior, prior_bits
 from tests.codec.priors import random_prior

@@ -11,7 +11,8 @@ import pytest
 
 from pivq_jax import sampling
 from pivq_jax.common.pictures import grid
-from pivq_jax.evaluation import samples, stages
+from pivq_jax.evaluation import stages
+from pivq_jax.evaluation.session import Samples
 from pivq_jax.inference import decode_batched
 from pivq_jax.sampling import CodeSpace
 from tests.evaluation.atlas_test import Lamps
@@ -72,7 +73,7 @@ def test_samples_are_shown_between_their_first_two_parents():
     grey = [{"image": np.full((100, 100, 3), 10 * value, np.uint8)} for value in range(6)]
     images = np.stack([np.full((100, 100, 3), value, np.uint8) for value in (101, 102, 103)])
     groups = np.array([[5, 1, 2], [0, 4, 3], [2, 3, 0]])
-    found = samples.Samples(images, np.zeros((3, 2), np.int32), groups)
+    found = Samples(images, np.zeros((3, 2), np.int32), groups)
     picture = found.between_parents(grey, 2)
     shown = sorted({*np.unique(picture)} - {255})
     assert shown == [0, 10, 40, 50, 101, 102]  # of the third nothing
@@ -103,11 +104,11 @@ def test_average_of_pixels():
     images = rng.integers(0, 256, (5, 2, 3, 3), np.uint8)
     source = [{"image": image} for image in images]
     parents = np.array([[0, 1], [4, 2], [3, 3]])
-    averages = [*samples.average_pixels(source, parents, 2)]
+    averages = [*stages.average_pixels(source, parents, 2)]
     assert [len(batch) for batch in averages] == [2, 1]
     expected = images[parents].astype(float).mean(1)
     assert all(batch.dtype == np.uint8 for batch in averages)
     assert np.all(np.abs(np.concatenate(averages) - expected) <= 0.5)
     black_and_white = [{"image": np.full((1, 1, 3), value, np.uint8)} for value in (0, 255)]
-    (grey,) = samples.average_pixels(black_and_white, np.array([[0, 1]]), 2)
+    (grey,) = stages.average_pixels(black_and_white, np.array([[0, 1]]), 2)
     assert grey.tolist() == [[[[128] * 3]]]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pivq_jax.evaluation.ssim import ssim
+from pivq_jax.evaluation.reconstruction import ssim
 
 
 def scikit_image(images, references):
