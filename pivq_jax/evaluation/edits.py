@@ -1,8 +1,7 @@
 """Edits of images by the labelled factors of a data set, with pictures."""
 
-import contextlib
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -23,32 +22,31 @@ def learn_factors(session: Session, changes: Mapping[str, str]) -> TrainedModel:
     Raises InputError if there are none and, before images are encoded, as `check_edit` does.
     """
     model, factors = session.model, session.dataset.factors
-    check_edit(model, changes)
+    check_edit(model, changes, factors)
     if model.labels is not None:
         return model
     if not factors:
         raise InputError("edits need labelled images, and these have none")
-    with _errors_of_set():
-        check_values(factors, changes)
     model = with_parents(model, session.pool, factors)
     check_edit(model, changes)  # some values may be shown by no image
     return model
 
 
-def check_edit(model: TrainedModel, changes: Mapping[str, str]) -> None:
-    """Raises InputError if a model cannot be edited, or its labels do not have the changes."""
+def check_edit(
+    model: TrainedModel,
+    changes: Mapping[str, str],
+    factors: Mapping[str, tuple[str, ...]] | None = None,
+) -> None:
+    """Raises InputError if a model cannot be edited, or its labels do not have the changes; if it
+    has none, the `factors`, if they are known.
+    """
     if model.space.ordered:
         raise InputError("edits replace codes of a set: those of a positional model have places")
-    if model.labels and changes:
-        with _errors_of_set():
-            model.labels.wanted(**changes)
-
-
-@contextlib.contextmanager
-def _errors_of_set() -> Generator[None]:
-    """Raises a ValueError as an InputError about --set."""
     try:
-        yield
+        if model.labels and changes:
+            model.labels.wanted(**changes)
+        elif factors:
+            check_values(factors, changes)
     except ValueError as error:
         raise InputError(f"--set: {error}") from error
 

@@ -22,15 +22,6 @@ class Params(NamedTuple):
     bias: jax.Array  # f32 [A, C]
 
 
-class Problem(NamedTuple):
-    """Features and labels of M images."""
-
-    features: jax.Array  # f32 [M, F], centred
-    labels: jax.Array  # int32 [M, A]
-    seen: jax.Array  # bool [A, C]
-    shares: jax.Array  # f32 [M, A], weight of each image in the loss; sums to 1 over images
-
-
 class _Search(NamedTuple):
     params: Params
     ahead: Params  # the point of the next gradient
@@ -43,27 +34,35 @@ def _product(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.tensordot(x, y, 1, precision=jax.lax.Precision.HIGHEST)
 
 
-def _loss(params: Params, problem: Problem) -> jax.Array:
-    scores = _product(problem.features, params.weights) + params.bias
-    scores = jnp.where(problem.seen, scores, -1e30)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(scores, problem.labels)
-    return jnp.sum(problem.shares * entropy)
-
-
 @jax.jit
-def fit(problem: Problem, start: Params, penalty: float) -> tuple[Params, jax.Array]:
+def fit(
+    features: jax.Array,
+    labels: jax.Array,
+    seen: jax.Array,
+    shares: jax.Array,
+    start: Params,
+    penalty: float,
+) -> tuple[Params, jax.Array]:
     """Fits all regressions; returns whether each is within `TOLERANCE` of its optimum, bool [A].
 
-    `penalty` is relative to the smallest one with which all weights are zero.
+    Features are f32 [M, F], centred, and labels int32 [M, A], of the classes `seen`, bool [A, C].
+    `shares`, f32 [M, A], are the weights of images in the loss and sum to 1 over images. `penalty`
+    is relative to the smallest one with which all weights are zero.
     """
-    gradient = jax.grad(_loss)
-    curvature = _curvature(problem)[:, None]  # [A, 1], beside classes
+
+    def loss(params: Params) -> jax.Array:
+        scores = jnp.where(seen, _product(features, params.weights) + params.bias, -1e30)
+        entropy = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+        return jnp.sum(shares * entropy)
+
+    gradient = jax.grad(loss)
+    curvature = _curvature(features, shares)[:, None]  # [A, 1], beside classes
     # With zero weights and equal class shares, the optimal bias is zero.
-    null = gradient(jax.tree.map(jnp.zeros_like, start), problem)
+    null = gradient(jax.tree.map(jnp.zeros_like, start))
     strength = penalty * jnp.max(jnp.abs(null.weights), axis=(0, 2))
 
     def step(search: _Search) -> _Search:
-        slope = gradient(search.ahead, problem)
+        slope = gradient(search.ahead)
         weights = search.ahead.weights - slope.weights / curvature
         shrink = strength[:, None] / curvature
         weights = jnp.sign(weights) * jnp.maximum(jnp.abs(weights) - shrink, 0.0)
@@ -88,18 +87,18 @@ def fit(problem: Problem, start: Params, penalty: float) -> tuple[Params, jax.Ar
     return search.params, search.off <= TOLERANCE * strength
 
 
-def _curvature(problem: Problem) -> jax.Array:
+def _curvature(features: jax.Array, shares: jax.Array) -> jax.Array:
     """An upper bound on the curvature of the loss of each attribute, f32 [A]."""
 
     def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         vector, constant, _ = carry  # [F, A] and, for the bias, [A]
-        product = problem.shares * (_product(problem.features, vector) + constant)
-        vector, constant = _product(problem.features.T, product), product.sum(0)
+        product = shares * (_product(features, vector) + constant)
+        vector, constant = _product(features.T, product), product.sum(0)
         norm = jnp.sqrt(jnp.square(vector).sum(0) + jnp.square(constant))
         return vector / norm, constant / norm, norm
 
     # Power iteration from a random vector, which is almost surely not orthogonal to the solution.
-    shape = (problem.features.shape[1], problem.shares.shape[1])
+    shape = (features.shape[1], shares.shape[1])
     vector = jax.random.normal(jax.random.key(0), shape)
     ones = jnp.ones(shape[1])
     largest = jax.lax.fori_loop(0, 50, step, (vector, ones, ones))[2]

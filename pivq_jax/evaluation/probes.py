@@ -177,12 +177,6 @@ def fit_probes(
     shares = 1 / (np.maximum(counts, 1) * seen.sum(1, keepdims=True))
     # Centred features make the problem far better conditioned; the bias is corrected at the end.
     mean = data.features.mean(0, dtype=np.float64).astype(np.float32)
-    problem = logistic.Problem(
-        features=_centred(data.features, mean),
-        labels=jnp.asarray(labels, jnp.int32),
-        seen=jnp.asarray(seen),
-        shares=jnp.asarray(np.take_along_axis(shares.T, labels, axis=0), jnp.float32),
-    )
     if start is None:
         weights = np.zeros((len(mean), len(num_classes), classes), np.float32)
         bias = np.zeros(weights.shape[1:], np.float32)
@@ -190,7 +184,12 @@ def fit_probes(
         weights = start.weights
         bias = np.where(seen, start.bias, 0.0) + np.tensordot(mean, weights, 1)
     params, converged = logistic.fit(
-        problem, logistic.Params(jnp.asarray(weights), jnp.asarray(bias)), penalty
+        _centred(data.features, mean),
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(seen),
+        jnp.asarray(np.take_along_axis(shares.T, labels, axis=0), jnp.float32),
+        logistic.Params(jnp.asarray(weights), jnp.asarray(bias)),
+        penalty,
     )
     weights, bias = np.asarray(params.weights), np.asarray(params.bias)
     bias = np.where(seen, bias - np.tensordot(mean, weights, 1), -np.inf)
