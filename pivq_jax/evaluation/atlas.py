@@ -1,39 +1,24 @@
 """Code atlas: for each code, images that contain it and the effect of exchanging it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import Pixels, grid
 from pivq_jax.data.sources import Source
 from pivq_jax.inference import TrainedModel, decode_batched, images_of
+from pivq_jax.sampling import Meaning, exchange_code
 
-__all__ = ["Exchange", "Meaning", "atlas_picture", "exchange", "informative_codes"]
+__all__ = ["Exchange", "atlas_picture", "exchange"]
 
 # Grey levels. Heat maps with a smaller maximum are not stretched to the full colour range, so that
 # they do not show rounding.
 FAINT = 8.0
-
-
-class Meaning(NamedTuple):
-    """What the presence of a code in an image indicates."""
-
-    code: int  # the codebook entry
-    share: float  # fraction of images that contain the code
-    # Mutual information of the code's presence and `factor`; without labels, the entropy of its
-    # presence.
-    bits: float
-    factor: str = ""  # that with the largest mutual information; empty without labels
-    value: str = ""  # that which is most over-represented in images with the code
-    value_share: float = 0.0  # fraction with this value among images with the code
-    value_share_of_all: float = 0.0  # fraction with this value among all images
 
 
 class Exchange(NamedTuple):
@@ -43,83 +28,6 @@ class Exchange(NamedTuple):
     before: np.ndarray  # uint8 [E, H, W, 3], images decoded from the original codes
     after: np.ndarray  # uint8 [E, H, W, 3], images decoded after the exchange
     change: np.ndarray  # f32 [H, W], mean absolute change in grey levels (0 to 255)
-
-
-def mutual_information(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Empirical mutual information of the presence of codes and a factor [M], in bits, [K].
-
-    `counts` [K, C] are the images of each of the factor's classes that hold the code.
-    """
-    having = counts / len(labels)
-    classes = np.bincount(labels, minlength=counts.shape[1]) / len(labels)
-    joint = np.stack([having, classes - having])
-    expected = joint.sum(-1, keepdims=True) * classes
-    ratio = np.where(joint > 0, joint, 1.0) / np.where(joint > 0, expected, 1.0)
-    return np.maximum(np.sum(joint * np.log2(ratio), axis=(0, 2)), 0.0)
-
-
-def informative_codes(
-    space: sampling.CodeSpace,
-    codes: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    factors: Mapping[str, Sequence[str]],
-    count: int,
-) -> list[Meaning]:
-    """Returns the most informative codes, at most `count`, balanced between factors.
-
-    Each code is attributed to the factor with which it has most mutual information; codes that have
-    no more than chance explains are left out. Factors contribute their best codes in turn; without
-    labels, the codes of highest entropy come first. docs/probes.md has the details.
-
-    Codes are int [M, N], labels int [M, A]; `factors` are the names of the classes of each
-    attribute, empty without labels.
-    """
-    codes, labels = np.asarray(codes), np.asarray(labels)
-    size, (images, held) = space.codebook_size, space.occurrences(codes)
-    share = np.bincount(held, minlength=size) / len(codes)
-    candidates = np.flatnonzero((share > 0) & (share < 1))
-    if not factors:
-        p = share[candidates]
-        entropy = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
-        best = np.argsort(-entropy, kind="stable")[:count]
-        return [Meaning(int(candidates[i]), float(p[i]), float(entropy[i])) for i in best]
-
-    counts = []  # [K, C] for each factor: images of each class that hold each code
-    for column, values in zip(labels.T, factors.values(), strict=True):
-        pairs = np.int64(len(values)) * held + column[images]
-        found = np.bincount(pairs, minlength=size * len(values))
-        counts.append(found.reshape(size, len(values)))
-    bits = np.stack([mutual_information(*each) for each in zip(counts, labels.T)], axis=1)
-    # 2 M ln 2 times the information is chi-squared if code and factor are independent (G-test).
-    freedom = np.array([max(1, len(np.unique(column)) - 1) for column in labels.T])
-    chance = jax.scipy.stats.chi2.sf(2 * len(codes) * np.log(2) * bits, freedom)
-    # A factor of many values tells more by chance than others: only what is beyond it counts.
-    told = np.where(np.asarray(chance) * bits.size < 0.01, bits, 0.0)
-    candidates = candidates[told[candidates].max(1) > 0]
-    # The best code of every factor, then the second of every factor, and so on.
-    places = []
-    for a in range(len(factors)):
-        own = candidates[told[candidates].argmax(1) == a]
-        queue = own[np.argsort(-told[own, a], kind="stable")]
-        places += [(rank, -told[code, a], int(code), a) for rank, code in enumerate(queue)]
-    meanings = []
-    for _, _, code, a in sorted(places)[:count]:
-        factor, values = list(factors.items())[a]
-        of_all = np.bincount(labels[:, a], minlength=len(values)) / len(labels)
-        value_shares = counts[a][code] / counts[a][code].sum()
-        value = int(np.argmax(value_shares - of_all))
-        meanings.append(
-            Meaning(
-                code=code,
-                share=float(share[code]),
-                bits=float(bits[code, a]),
-                factor=factor,
-                value=values[value],
-                value_share=float(value_shares[value]),
-                value_share_of_all=float(of_all[value]),
-            )
-        )
-    return meanings
 
 
 def exchange(
@@ -146,7 +54,7 @@ def exchange(
     code_key = jax.random.fold_in(key, code)
     drawn = others[np.asarray(jax.random.randint(code_key, (count,), 0, len(others)))]
     filled = np.resize(images, count)  # one shape, so that all codes share one compilation
-    edited = sampling.exchange_code(model.space, model.codebook, codes[filled], codes[drawn], code)
+    edited = exchange_code(model.space, model.codebook, codes[filled], codes[drawn], code)
     before = decode_batched(model, codes[images], batch_size)
     after = decode_batched(model, np.asarray(edited)[: len(images)], batch_size)
     change = np.abs(after.astype(np.float32) - before.astype(np.float32)).mean((0, 3))

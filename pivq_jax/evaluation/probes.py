@@ -101,12 +101,19 @@ def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [white(latents) for latents in splits]
 
 
-def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
-    """Mean recall over the classes that occur in `labels` [M], and its standard error."""
-    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    recall = np.bincount(classes, labels == predictions) / sizes
-    error = np.sqrt(np.sum(recall * (1 - recall) / sizes)) / len(sizes)
-    return float(np.mean(recall)), float(error)
+def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean recall over the classes that occur in `labels`, and its standard error, f64 [A] each.
+
+    Labels and predictions are int [M, A], those of A attributes.
+    """
+    found = []
+    for column, predicted in zip(labels.T, predictions.T, strict=True):
+        _, classes, sizes = np.unique(column, return_inverse=True, return_counts=True)
+        recall = np.bincount(classes, column == predicted) / sizes
+        error = np.sqrt(np.sum(recall * (1 - recall) / sizes)) / len(sizes)
+        found.append((np.mean(recall), error))
+    accuracy, errors = np.array(found).T
+    return accuracy, errors
 
 
 def probe_attributes(
@@ -137,7 +144,9 @@ def probe_attributes(
     fits: list[Probes] = []
     for penalty in PENALTIES:
         fits.append(fit_probes(train, num_classes, penalty, fits[-1] if fits else None))
-    scores = [_balanced(validation.labels, predict(fit, validation.features))[0] for fit in fits]
+    scores = [
+        balanced_accuracy(validation.labels, predict(fit, validation.features))[0] for fit in fits
+    ]
     chosen = np.argmax(scores, axis=0)  # the first maximum, i.e. the strongest penalty
     rows = np.arange(len(names))
     best = Probes(
@@ -145,7 +154,7 @@ def probe_attributes(
         bias=np.stack([fit.bias for fit in fits])[chosen, rows],
         converged=np.stack([fit.converged for fit in fits])[chosen, rows],
     )
-    accuracy, error = _balanced(test.labels, predict(best, test.features))
+    accuracy, error = balanced_accuracy(test.labels, predict(best, test.features))
     commonest = np.array([np.bincount(labels).argmax() for labels in train.labels.T])
     # Times its standard deviation, the importance does not depend on the scale of a feature.
     importance = np.zeros((len(varies), len(names)))
@@ -157,7 +166,7 @@ def probe_attributes(
         left_out=left_out,
         accuracy=accuracy,
         error=error,
-        majority=_balanced(test.labels, np.broadcast_to(commonest, test.labels.shape))[0],
+        majority=balanced_accuracy(test.labels, np.broadcast_to(commonest, test.labels.shape))[0],
         importance=importance,
         converged=best.converged,
     )
@@ -214,10 +223,3 @@ def _centred(features: jax.Array, mean: jax.Array) -> jax.Array:
 def _parts(features: np.ndarray, axis: int) -> list[np.ndarray]:
     """Splits features [M, F] along an axis into parts of at most about `_AT_ONCE`."""
     return np.array_split(features, -(-features.size // _AT_ONCE), axis)
-
-
-def _balanced(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The balanced accuracy of each attribute and its error, f64 [A] each, of int [M, A]."""
-    pairs = zip(labels.T, predictions.T, strict=True)
-    accuracy, error = np.array([balanced_accuracy(*pair) for pair in pairs]).T
-    return accuracy, error

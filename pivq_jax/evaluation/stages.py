@@ -35,7 +35,7 @@ from pivq_jax.evaluation.prior import draw_sets
 from pivq_jax.evaluation.reconstruction import WINDOW, mean_lpips, ssim
 from pivq_jax.evaluation.session import Draw, Session, alex_weights
 from pivq_jax.inference import Encoded, decode_batches, encode_batches, encode_labelled, images_of
-from pivq_jax.sampling import capacity, random_parents
+from pivq_jax.sampling import capacity, informative_codes, random_parents
 
 ATLAS_CODES = 12  # most codes in the atlas
 # Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
@@ -205,7 +205,7 @@ def attributes(session: Session) -> dict[str, Any]:
 
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
-    chosen = atlas.informative_codes(model.space, train.codes, train.labels, factors, ATLAS_CODES)
+    chosen = informative_codes(model.space, train.codes, train.labels, factors, ATLAS_CODES)
     exchanges = [
         (meaning, atlas.exchange(model, train.codes, meaning.code, 50, key)) for meaning in chosen
     ]

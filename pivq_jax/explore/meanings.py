@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pivq_jax.evaluation.atlas import informative_codes
 from pivq_jax.model import initial_codebook, squared_distances
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, informative_codes
 
 CLUSTERS = 8  # groups of entries where there are no labels; more colours are hard to tell apart
 

@@ -17,6 +17,7 @@ from pivq_jax.sampling.capacity import capacity
 from pivq_jax.sampling.choice import choose_pairs
 from pivq_jax.sampling.edit import Labels
 from pivq_jax.sampling.lift import log_lift
+from pivq_jax.sampling.meaning import Meaning, informative_codes
 from pivq_jax.sampling.pairing import pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
 from pivq_jax.sampling.place_prior import PlacePrior
@@ -33,6 +34,7 @@ from pivq_jax.sampling.space import CodeSpace
 __all__ = [
     "CodeSpace",
     "Labels",
+    "Meaning",
     "PlacePrior",
     "Prior",
     "SetPrior",
@@ -40,6 +42,7 @@ __all__ = [
     "choose_pairs",
     "complete_sets",
     "exchange_code",
+    "informative_codes",
     "interpolate",
     "log_lift",
     "near_parents",

@@ -90,15 +90,11 @@ def test_metrics_hold_probes_and_dci(kind):
     assert 0 < metrics["dci"]["latents"]["completeness"] < 1
 
 
-def test_one_attribute_has_no_dci():
+def test_one_attribute_or_latent_has_no_dci():
     splits = [split(100, seed, "matching") for seed in range(3)]
     alone = [part._replace(labels=part.labels[:, :1]) for part in splits]
     metrics = attribute_metrics(*alone, {"shade": "dl"}, CodeSpace(8, 32))
     assert metrics["dci"] == {} and set(metrics["attributes"]) == {"shade"}
-
-
-def test_one_latent_has_no_dci():
-    splits = [split(100, seed, "matching") for seed in range(3)]
     alone = [x._replace(codes=x.codes[:, :1], latents=x.latents[:, 3:4]) for x in splits]
     metrics = attribute_metrics(*alone, FACTORS, CodeSpace(1, 32))
     assert metrics["dci"] == {} and metrics["attributes"]["odd"]["latents"] == 1.0

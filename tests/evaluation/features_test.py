@@ -114,16 +114,6 @@ def test_inception_features_are_means_of_a_block(random_params):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.usefixtures("random_inception")
-def test_network_and_preprocessing_are_one_line_each(vgg):
-    extractors = [vgg, *(feature_extractor(name) for name in NETWORKS[1:])]
-    assert [e.name for e in extractors] == list(NETWORKS)
-    assert len({e.network for e in extractors}) == len(NETWORKS)
-    for extractor in extractors:
-        for text in (extractor.network, extractor.preprocessing):
-            assert text and "\n" not in text
-
-
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

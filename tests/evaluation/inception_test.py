@@ -3,7 +3,7 @@
 import hashlib
 import http.server
 import threading
-from pathlib import Path
+from functools import partial
 
 import jax
 import numpy as np
@@ -115,51 +115,33 @@ def test_a_missing_or_damaged_file_says_where_to_get_it_and_which_flag_to_set(tm
             inception.load_inception(str(tmp_path / name))
 
 
-class Server:
-    """Serves a directory and counts what it was asked for."""
-
-    def __init__(self, directory: Path) -> None:
-        self.requests: list[str] = []
-        outer = self
-
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def __init__(self, *arguments):
-                super().__init__(*arguments, directory=str(directory))
-
-            def do_GET(self):
-                outer.requests.append(self.path)
-                super().do_GET()
-
-            def log_message(self, *arguments):
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
+    """The address of a server of the folder `served`, and a list of what it was asked for."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_):
+            asked.append(self.path)
+
     monkeypatch.setenv("PIVQ_WEIGHTS_DIR", str(tmp_path / "weights"))
     (tmp_path / "served").mkdir()
-    started = Server(tmp_path / "served")
-    yield started
-    started.close()
+    handler = partial(Handler, directory=tmp_path / "served")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", asked
+        running.shutdown()
 
 
 def test_a_file_is_downloaded_once(server, tmp_path, capsys):
     content = np.random.default_rng(0).bytes(3_000_000)
     (tmp_path / "served" / "w.pth").write_bytes(content)
-    url = f"{server.url}/w.pth#sha256={hashlib.sha256(content).hexdigest()}"
+    url = f"{server[0]}/w.pth#sha256={hashlib.sha256(content).hexdigest()}"
     for _ in range(2):
         path = download(url, "")
         assert path.name == "w.pth" and path.read_bytes() == content
         assert path.is_relative_to(tmp_path / "weights")
-    assert server.requests == ["/w.pth"]
+    assert server[1] == ["/w.pth"]
     assert "w.pth: 100%" in capsys.readouterr().err
 
 
@@ -183,13 +165,13 @@ def test_inception_downloads_what_a_url_names(monkeypatch, state_dict, params, t
 def test_a_file_with_another_checksum_is_not_kept(server, tmp_path):
     (tmp_path / "served" / "w.pth").write_bytes(b"something else")
     with pytest.raises(InputError, match=r"has the SHA-256 [0-9a-f]{64}, not 0{64}: fetch"):
-        inception.load_inception(f"{server.url}/w.pth#sha256={'0' * 64}")
+        inception.load_inception(f"{server[0]}/w.pth#sha256={'0' * 64}")
     assert not list(tmp_path.rglob("weights/**/*.pth"))
 
 
 def test_a_url_that_does_not_answer_is_named(server):
     with pytest.raises(InputError, match=r"none\.pth cannot be fetched .*404.*: fetch https"):
-        inception.load_inception(f"{server.url}/none.pth#sha256={'0' * 64}")
+        inception.load_inception(f"{server[0]}/none.pth#sha256={'0' * 64}")
 
 
 @pytest.mark.parametrize(

@@ -105,20 +105,17 @@ def test_balanced_accuracy_is_that_of_scikit_learn(pairs):
     with np.testing.suppress_warnings() as quiet:
         quiet.filter(UserWarning)
         expected = sklearn.metrics.balanced_accuracy_score(labels, predictions)
-    value, error = probes.balanced_accuracy(labels, predictions)
+    (value,), (error,) = probes.balanced_accuracy(labels[:, None], predictions[:, None])
     assert value == pytest.approx(expected)
     assert 0 <= error <= 0.5
 
 
 def test_standard_error_is_the_spread_over_test_sets():
     rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], [40, 160])
+    labels = np.repeat([0, 1], [40, 160])[:, None].repeat(2000, 1)
     recall = np.array([0.6, 0.9])[labels]
-    values = [
-        probes.balanced_accuracy(labels, np.where(rng.random(200) < recall, labels, 2))
-        for _ in range(2000)
-    ]
-    accuracy, error = np.array(values).T
+    predictions = np.where(rng.random(labels.shape) < recall, labels, 2)
+    accuracy, error = probes.balanced_accuracy(labels, predictions)
     assert accuracy.std() == pytest.approx(error.mean(), rel=0.06)
 
 

@@ -226,10 +226,3 @@ def test_capacity_is_of_the_whole_test_split(trained, trained_model, test_split)
     assert metrics["distinct_codes_per_image"] == 32
     assert abs(metrics["codes_used"] - np.sum(shares >= 0.001)) <= 1
     assert abs(metrics["constant_codes"] - np.sum(shares >= 0.9)) <= 1
-
-
-def test_parameters_are_those_of_the_checkpoint(trained, trained_model):
-    import jax
-
-    leaves = jax.tree.leaves(trained_model.params)
-    assert trained.metrics["parameters"] == sum(int(np.prod(leaf.shape)) for leaf in leaves)

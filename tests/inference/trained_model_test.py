@@ -179,7 +179,8 @@ def test_an_image_decodes_alike_in_any_batch(trained_model, images):
 def test_what_the_model_says_of_itself(trained, trained_model):
     assert trained_model.step == 60 and trained_model.space == CodeSpace(N, K)
     assert trained_model.codebook.shape == (K, 32)
-    assert trained_model.num_parameters == trained.metrics["parameters"]
+    count = sum(leaf.size for leaf in jax.tree.leaves(trained_model.params))
+    assert trained_model.num_parameters == trained.metrics["parameters"] == count
     assert trained_model.progress["train_seconds"] == trained.metrics["train_seconds"]
 
 
