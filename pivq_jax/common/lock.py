@@ -77,14 +77,13 @@ class DirectoryLock:
         self._release()
 
     def _acquire(self) -> None:
-        ages: dict[Path, float] = {}  # of claims when last seen
+        seen: dict[Path, float] = {}  # when claims had been renewed
         for attempt in itertools.count(1):
             holder = self._contend()
             if holder is None:
                 return
-            renewed = holder.age < ages.get(holder.path, -math.inf)
-            ages[holder.path] = holder.age
-            if attempt >= ATTEMPTS and (renewed or holder.lives):
+            lives = holder.renewed != seen.setdefault(holder.path, holder.renewed)
+            if attempt >= ATTEMPTS and lives:
                 raise InputError(
                     f"{self._directory} is being trained in by {holder.process}: wait for its end,"
                     " or choose another --workdir"
@@ -100,10 +99,10 @@ class DirectoryLock:
             try:
                 self._flock = flock(self._directory)
                 self._device = None if self._flock is None else os.fstat(self._flock).st_dev
-            except BlockingIOError:  # whatever the ages of the claims
+            except BlockingIOError:  # its process lives, whatever the age of its claim
                 unknown = _Claim(self._claim, "another process", 0.0, True)
-                newest = min(self._others(), key=lambda other: other.age, default=unknown)
-                return newest._replace(lives=True)
+                newest = max(self._others(), key=lambda other: other.renewed, default=unknown)
+                return newest._replace(renewed=time.time())
         self._write()
         others = self._others()
         if counting := [other for other in others if other.counts]:
@@ -126,18 +125,17 @@ class DirectoryLock:
         self._renewed = time.time()
 
     def _others(self) -> "list[_Claim]":
-        """The claims of other processes."""
         now = _modified(self._claim) or time.time()  # by the storage's clock, if it has one
         others = []
         for path in self._directory.iterdir():
             if not path.name.startswith(PREFIX) or path.name == self._claim.name:
                 continue
             if record := read_object(path):  # otherwise it has just been released
-                age = now - (_modified(path) or _number(record.get("renewed"), now))
+                renewed = _modified(path) or _number(record.get("renewed"), now)
                 locked = record.get("machine"), record.get("flocked")
                 outlived = self._device is not None and locked == (machine(), self._device)
-                counts = abs(age) < COUNTS_FOR and not outlived
-                others.append(_Claim(path, _description(record), age, counts))
+                counts = abs(now - renewed) < COUNTS_FOR and not outlived
+                others.append(_Claim(path, _description(record), renewed, counts))
         return others
 
     def _renew_until_ended(self) -> None:
@@ -172,16 +170,14 @@ class _Claim(NamedTuple):
 
     path: Path
     process: str  # for messages
-    age: float  # seconds since its renewal
+    renewed: float  # time of its renewal
     counts: bool  # otherwise the process has ended, or does not renew it
-    lives: bool = False  # known otherwise than by its age
 
 
 def _description(record: dict[str, Any]) -> str:
-    seconds = max(0, round(time.time() - _number(record.get("since"), time.time())))
-    host, pid = (record.get(name, "unknown") for name in ("host", "pid"))
-    held = datetime.timedelta(seconds=seconds)
-    return printable(f"process {pid} on {host} for {held}")
+    now = time.time()
+    held = datetime.timedelta(seconds=max(0, round(now - _number(record.get("since"), now))))
+    return printable(f"process {record.get('pid')} on {record.get('host')} for {held}")
 
 
 def _number(value: Any, otherwise: float) -> float:
