@@ -193,13 +193,9 @@ def test_long_names_are_reconstructed_or_refused_before_the_work(
 def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tmp_path):
     source = Path(shutil.copytree(small_folder, tmp_path / "in"))
     before = {path.name: path.read_bytes() for path in source.iterdir()}
-    for output, words in (
-        ("in", "the --input itself"),
-        ("in/out", "within --input"),
-        (".", "is within --output"),
-    ):
+    for output in ("in", "in/out", "."):
         task = task_of(tiny_model, tmp_path, input=str(source), output=str(tmp_path / output))
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=r"must be neither --input .* nor within or around it"):
             modes.reconstruct(task)
     assert {path.name: path.read_bytes() for path in source.glob("*.*")} == before
 
@@ -396,7 +392,7 @@ def test_faces_are_edited(commands, tmp_path):
     assert done.code == 0 and Image.open(edited).size[0] == 1_042, done.stderr
     (run := tmp_path / "run").mkdir()
     done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=run)
-    assert done.code == 2 and f"{run}/edited_hair_bun is within --input" in done.stderr
+    assert done.code == 2 and f"{run}/edited_hair_bun must be neither --input" in done.stderr
     elsewhere = tmp_path.with_name(f"{tmp_path.name}_edited")
     done = commands.run(
         *(*model, "--set=hair=bun", f"--input={tmp_path}", f"--output={elsewhere}"), directory=run

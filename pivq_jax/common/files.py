@@ -113,12 +113,11 @@ def check_apart(source: Path, output: Path, flag: str) -> None:
     if not isinstance(output, Path):  # remote
         return
     inner, outer = output.resolve(), source.resolve()
-    if inner == outer:
-        raise InputError(f"--output is {output}, the {flag} itself: choose another --output")
-    if outer in inner.parents:
-        raise InputError(f"--output {output} is within {flag}: choose one outside of {source}")
-    if inner in outer.parents:
-        raise InputError(f"{flag} {source} is within --output: choose one outside of {output}")
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise InputError(
+            f"--output {output} must be neither {flag} {source} nor within or around it: choose"
+            " another --output"
+        )
 
 
 def check_lengths(names: Iterable[str], remedy: str) -> None:
@@ -153,9 +152,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     check_new_folder(target, "folder")
     target = target.resolve()
     exists, temporary = target.exists(), _incomplete(target)
-    if temporary.exists():  # of a command that was killed
-        with _locked(temporary, target):
-            shutil.rmtree(temporary)
+    if temporary.exists():  # of a command that was killed, as it is not locked
+        shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
     with name_file_in_errors(target), _locked(temporary, target):
         try:
@@ -197,10 +195,8 @@ def flock(path: Path) -> int | None:
 
     None if there are no such locks here; BlockingIOError if another process has locked it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return None
+    import fcntl  # not on Windows
+
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,7 +211,7 @@ def flock(path: Path) -> int | None:
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """Holds an exclusive lock on a file; if another process does, says that it waits for `what`."""
-    import fcntl  # not on Windows, nor is array_record
+    import fcntl
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from jax.experimental import multihost_utils
 from pivq_jax.common.output import outlive_output
 
 _CALLS = itertools.count(1)
-_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interrupted(Exception):
@@ -48,7 +47,7 @@ def stop_requests() -> Iterator[Callable[[], int]]:
         if received and number == signal.SIGINT:  # a second Ctrl-C ends at once
             raise KeyboardInterrupt
         received.append(number)
-        if number == _HANGUP:
+        if number == signal.SIGHUP:
             outlive_output()  # writing to a closed terminal is an error
         with contextlib.suppress(RuntimeError):  # of a print that the signal has interrupted
             print(
@@ -71,8 +70,8 @@ def stop_requests() -> Iterator[Callable[[], int]]:
     handled = [signal.SIGINT]
     if not several:  # otherwise it is left to JAX's handler
         handled.append(signal.SIGTERM)
-    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:  # as under nohup
-        handled.append(_HANGUP)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        handled.append(signal.SIGHUP)
     previous = {number: signal.signal(number, receive) for number in handled}
     try:
         yield asked
