@@ -2,7 +2,7 @@
 
 import contextlib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
-from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
+from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, all_fields
 from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES, PriorConfig
 
 MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
@@ -52,7 +52,6 @@ def check_config(config: Config, training: bool) -> None:
     """
     check_fields(config)
     check_model(config)
-
     size, quantizer = config.data.image_size, config.quantizer
     train, loss, adversarial = config.train, config.loss, config.adversarial
     need(loss.l1 + loss.l2 > 0, f"loss.l1 + loss.l2 = {loss.l1 + loss.l2} must be positive")
@@ -126,22 +125,16 @@ def _check_begins(config: Config) -> None:
     )
 
 
-def check_fields(config: Config) -> None:
-    """Checks each field of a config for itself."""
-    need(
-        config.name.isprintable(),
-        f"name = {reprlib.repr(config.name)} has characters that a terminal would not print: use"
-        " others",
-    )
-    for field in all_fields():
-        _check_field(config, field)
+def check_fields(config: Config, names: Container[str] | None = None) -> None:
+    """Checks each field of a config for itself, or those of these names."""
+    for name, _, _, _, limit in all_fields():
+        if limit and (names is None or name in names):
+            value = attrgetter(name)(config)
+            need(limit.holds(value), f"{name} = {reprlib.repr(value)} {limit.text}")
 
 
 def check_model(config: Config) -> None:
-    """Checks the fields from which the model is built, also for a config of another version."""
-    for field in all_fields():
-        if field.name in BUILT_FROM:
-            _check_field(config, field)
+    """Checks how the fields from which the model is built go together."""
     patch, patches = config.model.patch_size, config.model.patches(config.data.image_size)
     model, quantizer = config.model, config.quantizer
     _need_multiple(config, "data.image_size", "model.patch_size")
@@ -210,12 +203,6 @@ def _check_stages(config: Config, patches: int) -> None:
         f"quantizer.kind = 'positional' has no use with {stages}, whose codes say where they"
         " belong: use 'nearest'",
     )
-
-
-def _check_field(config: Config, field: Field) -> None:
-    value = attrgetter(field.name)(config)
-    if field.limit:
-        need(field.limit.holds(value), f"{field.name} = {reprlib.repr(value)} {field.limit.text}")
 
 
 def check_devices(config: Config, devices: int) -> None:
@@ -323,6 +310,7 @@ def config_of_model(values: dict[str, Any], origin: str) -> Config:
     """Builds the config of a trained model, possibly of another version; see `Config.of_model`."""
     try:
         config = Config.of_model(values)
+        check_fields(config, BUILT_FROM)
         check_model(config)
         return config
     except InputError as error:
@@ -343,9 +331,7 @@ def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
     where it is used.
     """
     config = dict(config)  # what was read may be no object
-    added = {
-        name: fields | config.get(name, {})
-        for name, fields in ADDED.items()
-        if name in config or fields.keys() == {*Config()[name].keys()}
-    }
-    return config | added
+    for name, fields in ADDED.items():
+        if name in config or fields.keys() == {*Config()[name].keys()}:
+            config[name] = fields | config.get(name, {})
+    return config

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple, Self, get_type_hints
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config import sections
-from pivq_jax.config.sections import INT32, Limit, Section, setting
+from pivq_jax.config.sections import INT32, PRINTABLE, Limit, Section, setting
 
 
 @dataclass(frozen=True)
 class Config(Section):
     """All fields of a run, complete and of the right types; `check_config` checks the values."""
 
-    name: str = setting("", "names the default workdir, runs/NAME")
+    name: str = setting("", "names the default workdir, runs/NAME", PRINTABLE)
     seed: int = setting(0, "order of the data, initial weights, all other draws", INT32)
     data: sections.DataConfig = field(default_factory=sections.DataConfig)
     model: sections.ModelConfig = field(default_factory=sections.ModelConfig)

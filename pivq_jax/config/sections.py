@@ -71,6 +71,11 @@ NOT_NEGATIVE = Limit("≥ 0", "must be finite and not negative", lambda value: 0
 POSITIVE = Limit("> 0", "must be finite and positive", lambda value: 0 < value < math.inf)
 FRACTION = Limit("0 to 1", "must be in [0, 1]", lambda value: 0 <= value <= 1)
 BELOW_ONE = Limit("0 to below 1", "must be in [0, 1)", lambda value: 0 <= value < 1)
+PRINTABLE = Limit(
+    "",
+    "has characters that a terminal would not print: use others",
+    lambda text: text.isprintable(),
+)
 INT32 = Limit(
     "32 bits, signed", "must be a signed integer of 32 bits", lambda x: -(2**31) <= x < 2**31
 )
