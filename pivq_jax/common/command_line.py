@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.output import outlive_output, print_and_exit
-from pivq_jax.common.retry import of_storage
+from pivq_jax.common.retry import causes, of_client
 
 HELP = ("help", "h", "helpshort", "helpfull")  # flags that print the help
 
@@ -102,7 +102,7 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
     except OSError as error:
         print(f"error: {error}{failed}", file=sys.stderr)
     except Exception as error:
-        if not of_storage(error):
+        if not any(map(of_client, causes(error))):
             raise
         print(
             f"error: the storage refused ({brief(error)}): check the network, and your login to it",

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TextIO
 
-_BROKEN_PIPE = 141  # what a shell reports for a program that writes on where no one reads
-
 
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     """A bar of tqdm with its options; in a file, not a terminal, a line every ten seconds."""
@@ -23,7 +21,7 @@ def print_and_exit(text: str) -> NoReturn:
     except OSError as error:
         _lead_to_nowhere(sys.stdout)
         if isinstance(error, BrokenPipeError):
-            sys.exit(_BROKEN_PIPE)
+            sys.exit(141)  # as of a program that SIGPIPE ends
         print(f"error: cannot write to standard output ({error.strerror})", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)

@@ -50,12 +50,8 @@ def tensorstore_status(error: BaseException) -> str:
     return found[1] if found else ""
 
 
-def of_storage(error: BaseException) -> bool:
-    """Whether what reads remote storage raised this error, or one that led to it."""
-    return any(map(_of_client, causes(error)))
-
-
-def _of_client(error: BaseException) -> bool:
+def of_client(error: BaseException) -> bool:
+    """Whether what reads remote storage raised this error itself."""
     module = type(error).__module__
     return module.partition(".")[0] in _CLIENTS and "protobuf" not in module
 
@@ -66,7 +62,7 @@ def may_pass(error: BaseException) -> bool:
         isinstance(each, TimeoutError | ConnectionError)
         or (isinstance(each, OSError) and errno.errorcode.get(each.errno or 0) in _PASSING)
         or tensorstore_status(each) in _PASSING_STATUS
-        or (_of_client(each) and type(each).__name__ != "NotFoundError")  # TensorFlow's
+        or (of_client(each) and type(each).__name__ != "NotFoundError")  # TensorFlow's
         for each in causes(error)
     )
 
