@@ -96,12 +96,9 @@ def test_the_default_keeps_to_300_bits():
     assert math.log2(math.comb(k, n)) <= 300 and config.quantizer.kind == "matching"
 
 
-def test_an_unknown_variant_is_refused():
+def test_an_unknown_variant_and_two_kinds_of_quantizer_are_refused():
     with pytest.raises(ValueError, match="'tiny' is unknown: use smoke, nearest, positional"):
         get_config("toon_faces", "tiny")
-
-
-def test_two_kinds_of_quantizer_are_refused():
     with pytest.raises(ValueError, match="nearest and positional exclude each other"):
         get_config("toon_faces", "nearest,positional")
 

@@ -54,17 +54,14 @@ def test_does_nothing_where_it_must_not(name, before, tunables, tmp_path):
     assert len(pids) == 1 and last.startswith(f"{tunables} False [")
 
 
-def test_does_nothing_under_a_profiler(tmp_path):
+@pytest.mark.parametrize("profiled", [True, False])  # otherwise flags may be read from a pipe
+def test_does_nothing_under_a_profiler_or_with_a_file_of_flags(tmp_path, profiled):
     profiler = tmp_path / "profiler.py"
     profiler.write_text(
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], None, '__main__')"
     )
-    pids, last = run(tmp_path / "pivq_jax", under=(str(profiler),))
-    assert len(pids) == 1 and last.startswith(" False [")
-
-
-def test_does_nothing_where_flags_are_read_from_what_may_be_a_pipe(tmp_path):
-    pids, last = run(tmp_path / "pivq_jax", more=("--flagfile=/dev/stdin",))
+    how: dict = {"under": (str(profiler),)} if profiled else {"more": ("--flagfile=/dev/stdin",)}
+    pids, last = run(tmp_path / "pivq_jax", **how)
     assert len(pids) == 1 and last.startswith(" False [")
 
 

@@ -1,8 +1,10 @@
 """Output that is lost ends no command."""
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,22 @@ def run(written: Path, stdout: Any, **options: Any) -> subprocess.CompletedProce
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.mark.parametrize("where, reason", [("pipe", "Broken pipe"), ("full", "No space left on")])
-def test_a_command_goes_on_where_its_output_is_lost(tmp_path, where, reason):
+@contextlib.contextmanager
+def lost(where: str) -> Iterator[int]:
+    """A descriptor that cannot be written: a full disk, or a pipe as to `head`, which has ended."""
     if where == "full":
         place = os.open("/dev/full", os.O_WRONLY)
-    else:  # as of `| head`, which has ended
+    else:
         reader, place = os.pipe()
         os.close(reader)
-    done = run(tmp_path / "written", place)
+    yield place
     os.close(place)
+
+
+@pytest.mark.parametrize("where, reason", [("pipe", "Broken pipe"), ("full", "No space left on")])
+def test_a_command_goes_on_where_its_output_is_lost(tmp_path, where, reason):
+    with lost(where) as place:
+        done = run(tmp_path / "written", place)
     assert done.returncode == 0 and (tmp_path / "written").exists(), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"output is lost from here on ({reason}")
@@ -64,20 +73,12 @@ def test_characters_that_a_terminal_does_not_know_are_escaped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command, where", [("pivq_jax.main", "pipe"), ("pivq_jax.data.cache", "full")]
+    "command, where, code, lines",
+    [("pivq_jax.main", "pipe", 141, 0), ("pivq_jax.data.cache", "full", 1, 1)],
 )
-def test_help_that_no_one_reads_ends_in_silence(command, where):
+def test_help_that_no_one_reads_ends_in_silence(command, where, code, lines):
     """`python -m pivq_jax.main --help | head -1`"""
-    if where == "full":
-        place = os.open("/dev/full", os.O_WRONLY)
-    else:
-        reader, place = os.pipe()
-        os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", command, "--help"], stdout=place, stderr=subprocess.PIPE, text=True
-    )
-    os.close(place)
-    if where == "pipe":
-        assert done.returncode == 141 and done.stderr == ""
-    else:
-        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    arguments = [sys.executable, "-m", command, "--help"]
+    with lost(where) as place:
+        done = subprocess.run(arguments, stdout=place, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code and len(done.stderr.splitlines()) == lines

@@ -119,16 +119,6 @@ def test_a_tensor_outside_of_its_storage_is_refused(tmp_path, offset, shape, str
         read_torch_file(tmp_path / "w.pth", "")
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_numpy_pickles_are_read_flat(tmp_path, protocol):
-    tree = {"a": {"b": np.arange(6.0).reshape(2, 3).T}, "c": np.arange(3, dtype=np.int32)}
-    (tmp_path / "w").write_bytes(pickle.dumps(tree, protocol))
-    result = read_numpy_pickle(tmp_path / "w", "")
-    assert list(result) == ["a.b", "c"]
-    np.testing.assert_array_equal(result["a.b"], tree["a"]["b"])
-    assert result["c"].dtype == np.int32
-
-
 def test_a_numpy_pickle_cannot_run_code(tmp_path):
     marker = tmp_path / "marker"
     (tmp_path / "w").write_bytes(pickle.dumps({"w": Payload(marker)}))
@@ -137,13 +127,15 @@ def test_a_numpy_pickle_cannot_run_code(tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("protocol", [3, 4])
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["<f4", ">f8", "i8", "u1", "bool"])
-def test_reads_the_arrays_that_numpy_writes(tmp_path, dtype, order):
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "i4", "u1", "bool"])
+def test_reads_the_arrays_that_numpy_writes(tmp_path, dtype, order, protocol):
     array = np.arange(12).reshape(3, 4).astype(dtype, order=order)
     path = tmp_path / "w.pkl"
-    path.write_bytes(pickle.dumps({"a": {"b": array}, "c": 2.5}))
+    path.write_bytes(pickle.dumps({"a": {"b": array}, "c": 2.5}, protocol))
     result = read_numpy_pickle(path, "")
+    assert list(result) == ["a.b", "c"]
     np.testing.assert_array_equal(result["a.b"], array)
     assert result["a.b"].dtype == array.dtype.newbyteorder("=") and result["c"] == 2.5
 
