@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
 from pivq_jax.common.files import write_json
-from pivq_jax.common.pictures import Pixels, grid, magnification, save_png
+from pivq_jax.common.pictures import Pixels, grid, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
@@ -145,7 +145,7 @@ def main() -> None:
     # One row per image and one column per way, [regions * SHOWN, ways].
     columns = np.stack(tiles).reshape(len(REGIONS), -1, *tiles[0].shape).swapaxes(1, 2)
     flat = columns.reshape(-1, *images.shape[1:])
-    picture = grid(flat, columns.shape[2], magnification(dataset.image_size))
+    picture = grid(flat, columns.shape[2])
     ways = ["visible", "nearest image", *(name for name in found if name.startswith("with"))]
     names = [name for region in REGIONS for name in [region, *[""] * (SHOWN - 1)]]
     save_png(output / "completion.png", labelled(picture, [*ways, "original"], names))

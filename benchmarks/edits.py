@@ -209,7 +209,7 @@ def main() -> None:
         cells.append([name, str(row["edits"]), *shares])
     print(markdown(["", *head], cells))
     write_json(output / "edits.json", rows)
-    save_png(output / "edits.png", all_values(model, codes[0], session.scale))
+    save_png(output / "edits.png", all_values(model, codes[0]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Grids of images as uint8 arrays, and PNG files.
 
-Images are uint8 [M, H, W, 3] throughout. `scale` enlarges by nearest neighbour, so that the pixels
-of small images are visible.
+Images are uint8 [M, H, W, 3] throughout.
 """
 
 import io
@@ -20,14 +19,16 @@ _PAD = 2  # of the pictures that consist of groups
 MOST_BARS = 2_048  # in a chart, as a wide screen has pixels
 
 
-def grid(images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2) -> Pixels:
+def grid(images: npt.ArrayLike, columns: int, pad: int = _PAD, scale: int | None = None) -> Pixels:
     """Arranges images in a grid on white, row by row, of at most so many columns.
 
-    `pad` is the gap between the images and around them in pixels. Raises ValueError or TypeError if
-    the images are not uint8 [M, H, W, 3], M at least 1.
+    `pad` is the gap between the images and around them in pixels. Images are enlarged `scale` times
+    by nearest neighbour, by default so that the pixels of small ones are visible. Raises ValueError
+    or TypeError if they are not uint8 [M, H, W, 3], M at least 1.
     """
     images = _check(images, "images")
     columns = min(columns, len(images))
+    scale = scale or magnification(images.shape[1])
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     # A gap above and to the left of each image, and white places after the last one.
     margins = ((0, -len(images) % columns), (pad, 0), (pad, 0), (0, 0))
@@ -39,32 +40,28 @@ def grid(images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2) -> P
     return np.pad(picture, ((0, pad), (0, pad), (0, 0)), constant_values=255)
 
 
-def reconstruction_grid(
-    originals: npt.ArrayLike, reconstructions: npt.ArrayLike, columns: int = 8, scale: int = 1
-) -> Pixels:
-    """Arranges originals and reconstructions in a grid, each reconstruction below its original."""
-    pairs = np.stack([originals, reconstructions], axis=1)
-    # Each pair is one tall tile, so that the last row may be shorter.
-    tiles = [grid(pair, 1, scale)[_PAD:-_PAD, _PAD:-_PAD] for pair in pairs]
-    return grid(tiles, columns)
-
-
 def magnification(image_size: int) -> int:
     """Returns the enlargement with which small images have at least 65 pixels per side."""
     return max(1, 128 // image_size)
 
 
+def reconstruction_grid(
+    originals: npt.ArrayLike, reconstructions: npt.ArrayLike, columns: int = 8
+) -> Pixels:
+    """Arranges originals and reconstructions in a grid, each reconstruction below its original."""
+    pairs = np.stack([originals, reconstructions], axis=1)
+    # Each pair is one tall tile, so that the last row may be shorter.
+    tiles = [grid(pair, 1)[_PAD:-_PAD, _PAD:-_PAD] for pair in pairs]
+    return grid(tiles, columns, scale=1)
+
+
 def sample_grid(
-    parents_a: npt.ArrayLike,
-    parents_b: npt.ArrayLike,
-    samples: npt.ArrayLike,
-    columns: int = 3,
-    scale: int = 1,
+    parents_a: npt.ArrayLike, parents_b: npt.ArrayLike, samples: npt.ArrayLike, columns: int = 3
 ) -> Pixels:
     """Arranges triples of parent A, sample and parent B in a grid, with wide gaps between them."""
     triples = np.stack([parents_a, samples, parents_b], axis=1)
-    tiles = [grid(triple, 3, scale)[_PAD:-_PAD, _PAD:-_PAD] for triple in triples]
-    return grid(tiles, columns, pad=4 * _PAD)
+    tiles = [grid(triple, 3)[_PAD:-_PAD, _PAD:-_PAD] for triple in triples]
+    return grid(tiles, columns, pad=4 * _PAD, scale=1)
 
 
 def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:

@@ -98,7 +98,7 @@ def atlas_picture(
         heat = _heat(effect.change)
         parts: list[Pixels] = [originals, shown.reshape(-1, *heat.shape), heat[None]]
         for left, images in zip(starts.values(), parts, strict=True):
-            strip = grid(images, len(images), scale, pad)[pad:-pad, pad:]
+            strip = grid(images, len(images), pad, scale)[pad:-pad, pad:]
             canvas.paste(Image.fromarray(strip), (left, top))
     return np.asarray(canvas)
 

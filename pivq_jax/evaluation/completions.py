@@ -45,5 +45,5 @@ def write_completions(session: Session, region: str, count: int) -> None:
     codes = model.complete(images_to_float(images), visible)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))
-    picture = sample_grid(shown, images, completed, scale=session.scale)
+    picture = sample_grid(shown, images, completed)
     session.write(f"completions_{region}.png", picture)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
-from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
+from pivq_jax.common.pictures import Pixels, grid, magnification, reconstruction_grid
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel, decode_batched, encode_split, with_parents
@@ -63,12 +63,12 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
         values = sum(map(len, model.labels.factors.values()))
         say(f"the first test image, with each of the {values} values of its factors")
         codes = encode_split(model, first_images(session.dataset.test, 1))
-        session.write("edits.png", all_values(model, codes[0], session.scale))
+        session.write("edits.png", all_values(model, codes[0]))
         return
     codes = encode_split(model, first_images(session.dataset.test, count))
     before = session.decode(codes)
     after = session.decode(np.asarray(model.edit(codes, **changes)))
-    picture = reconstruction_grid(before, after, 8, session.scale)
+    picture = reconstruction_grid(before, after, 8)
     session.write(f"edits_{name_of(changes)}.png", picture)
 
 
@@ -79,7 +79,7 @@ def name_of(changes: Mapping[str, str]) -> str:
     return re.sub(r"[^\w-]", lambda found: f"x{ord(found[0]):x}", name)  # age=<5 is not age=5
 
 
-def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:
+def all_values(model: TrainedModel, codes: np.ndarray) -> Pixels:
     """Draws an image with every value of each factor, one row per factor; its own are framed.
 
     The places of values that no training image shows stay empty.
@@ -87,7 +87,8 @@ def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels
     assert model.labels
     factors = model.labels.factors
     now = model.read_factors(codes[None])[0]
-    size, pad, head, margin = int(model.config.data.image_size) * scale, 6, 16, 110
+    image_size = model.config.data.image_size
+    size, pad, head, margin = image_size * magnification(image_size), 6, 16, 110
     most = max(map(len, factors.values()))
     width, height = margin + most * (size + pad), len(factors) * (size + head + pad)
     canvas = Image.new("RGB", (width, height), "white")
@@ -102,7 +103,7 @@ def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels
         for column, image in zip(shown, images, strict=True):
             left = margin + column * (size + pad)
             draw.text((left, top + 1), values[column][: size // 6], "black", font)
-            canvas.paste(Image.fromarray(grid(image[None], 1, scale, 0)), (left, top + head))
+            canvas.paste(Image.fromarray(grid(image[None], 1, pad=0)), (left, top + head))
             if column == now[row]:
                 box = (left - 2, top + head - 2, left + size + 1, top + head + size + 1)
                 draw.rectangle(box, outline="black", width=2)

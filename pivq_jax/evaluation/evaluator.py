@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
+from pivq_jax.common.pictures import grid, reconstruction_grid
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
@@ -55,11 +55,11 @@ class Evaluator:
         reconstruct: Callable[[int], tuple[np.ndarray, np.ndarray]],
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Returns figures by their names in `metrics.json`, and pictures."""
-        settings, scale = self._config.evaluate, magnification(dataset.image_size)
+        settings = self._config.evaluate
         batch_size = settings.batch_size
         originals, reconstructions = reconstruct(settings.samples)
         figures = {"psnr": float(np.mean(np.asarray(psnr(reconstructions, originals, 255.0))))}
-        pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN], scale=scale)
+        pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN])
         pictures = {"reconstructions": pairs}
         with contextlib.suppress(InputError):
             parts = range(batch_size, len(originals), batch_size)
@@ -77,7 +77,7 @@ class Evaluator:
         session = Session(model, dataset, Path())
         with contextlib.suppress(InputError):
             images = session.recombined(settings.samples, jax.random.key(session.seed)).images
-            pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
+            pictures["samples"] = grid(images[: 2 * SHOWN], 8)
             if self._real is not None:
                 fake = self._extractor.extract(images[: len(originals)], quiet=True)
                 found = compare_features(self._real, fake, settings.neighbours)

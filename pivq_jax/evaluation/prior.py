@@ -39,7 +39,7 @@ def describe_prior(session: Session) -> dict[str, Any]:
         if name != "test images":
             images = session.decode(np.concatenate([codes[:SHOWN], known[nearest[:SHOWN]]]))
             above, below = np.split(images, 2)
-            picture = reconstruction_grid(above, below, 8, session.scale)
+            picture = reconstruction_grid(above, below, 8)
             session.save(f"prior_{name.replace(' ', '_')}", picture)
     session.save("prior_completions", _completions(session))
     return {**_bits(session), "prior_sets": sets}
@@ -118,4 +118,4 @@ def _completions(session: Session) -> Pixels:
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))
         made = session.model.complete_sets(given, jax.random.fold_in(key_drawn, i))
         rows.append(np.asarray(made))
-    return grid(session.decode(np.concatenate(rows)), len(whole), session.scale)
+    return grid(session.decode(np.concatenate(rows)), len(whole))

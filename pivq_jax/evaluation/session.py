@@ -10,7 +10,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import say
-from pivq_jax.common.pictures import magnification, sample_grid, save_png
+from pivq_jax.common.pictures import sample_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import LossConfig
 from pivq_jax.data import Dataset
@@ -78,7 +78,7 @@ class Samples(NamedTuple):
         """Draws the first `count` images, each between its first two parents in `pool`."""
         images, parents = self.images[:count], self.parents[:count]
         first, second = images_of(pool, parents[:, 0]), images_of(pool, parents[:, 1])
-        return sample_grid(first, second, images, scale=magnification(images.shape[1]))
+        return sample_grid(first, second, images)
 
 
 class Session:
@@ -102,7 +102,6 @@ class Session:
         self.model, self.dataset = model, dataset
         self.workdir, self.report = workdir, workdir / "report"
         self.seed = model.config.seed
-        self.scale = magnification(dataset.image_size)
         self.pictures: list[str] = []  # names of those saved for the report so far
         self.pool = first_images(dataset.train, POOL_IMAGES)  # of parents
         if pool_codes is not None:

@@ -64,7 +64,7 @@ def reconstruction(session: Session) -> dict[str, Any]:
     session.test_codes = codes
     shown = images_of(test, range(min(32, len(test))))
     decoded = session.decode(codes[: len(shown)])
-    picture = pictures.reconstruction_grid(shown, decoded, 8, session.scale)
+    picture = pictures.reconstruction_grid(shown, decoded, 8)
     session.save("reconstructions", picture)
     session.save("usage", pictures.usage_chart(codes, model.space.codebook_size))
     return {
@@ -138,10 +138,10 @@ def samples(session: Session) -> dict[str, Any]:
     measures the speed of sampling.
     """
     found, many = session.samples, min(4, len(session.pool_codes))
-    session.save("samples", pictures.grid(found.images, 8, session.scale))
+    session.save("samples", pictures.grid(found.images, 8))
     session.save("parents", found.between_parents(session.pool, SHOWN))
     mixed = session.recombined(16, session.key(Draw.MANY_PARENTS), many)
-    session.save("many_parents", pictures.grid(mixed.images, 8, session.scale))
+    session.save("many_parents", pictures.grid(mixed.images, 8))
     session.save("interpolations", _interpolations(session, 8, 9))
     return {"parents_of_many": many, "sample_images_per_second": _speed(session)}
 
@@ -167,7 +167,7 @@ def _interpolations(session: Session, count: int, steps: int) -> pictures.Pixels
     paths = np.asarray(session.model.interpolate(first, last, steps))
     images = session.decode(paths.reshape(-1, paths.shape[-1]))
     rows = images.reshape(steps, count, *images.shape[1:]).swapaxes(0, 1)
-    return pictures.grid(rows.reshape(images.shape), steps, session.scale)
+    return pictures.grid(rows.reshape(images.shape), steps)
 
 
 def neighbours(session: Session) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def neighbours(session: Session) -> dict[str, Any]:
         np.concatenate([image[None], images_of(searched, row)])
         for image, row in zip(found.images, nearest.indices, strict=False)
     ]
-    session.save("neighbours", pictures.grid(np.concatenate(rows), 2 * (near + 1), session.scale))
+    session.save("neighbours", pictures.grid(np.concatenate(rows), 2 * (near + 1)))
     return {"nearest_training_images": len(searched)}
 
 
@@ -227,7 +227,7 @@ def sample(session: Session) -> None:
     """Writes `samples.png` of recombined code sets, and `parents.png` of some and their parents."""
     count = min(session.model.config.sample.count, MOST_IN_GRID)
     drawn = session.recombined(count, jax.random.key(session.seed))
-    session.write("samples.png", pictures.grid(drawn.images, 8, session.scale))
+    session.write("samples.png", pictures.grid(drawn.images, 8))
     session.write("parents.png", drawn.between_parents(session.pool, SHOWN))
 
 
@@ -236,7 +236,7 @@ def sample_prior(session: Session) -> None:
     settings = session.model.config.sample
     codes = draw_sets(session, min(settings.count, MOST_IN_GRID), settings.temperature)
     images = session.decode(codes)
-    session.write("prior_samples.png", pictures.grid(images, 8, session.scale))
+    session.write("prior_samples.png", pictures.grid(images, 8))
 
 
 def write_samples(session: Session, from_prior: bool, target: Path) -> None:

@@ -12,7 +12,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, expanded, local_path, read_object
 from pivq_jax.common.hub import find_pretrained, is_published
 from pivq_jax.common.parallel import make_mesh, own_copy, replicated, say
-from pivq_jax.common.pictures import grid, magnification, save_png
+from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config.check import config_of_model, read_config, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
@@ -103,8 +103,7 @@ def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8
     if columns < 1:
         raise ValueError(f"columns = {columns}: use at least 1")
     pixels = images if images.dtype == np.uint8 else images_to_uint8(images)
-    scale = magnification(images.shape[1]) if images.ndim == 4 and images.size else 1
-    save_png(path, grid(pixels, columns, scale))
+    save_png(path, grid(pixels, columns))
 
 
 def initial_arrays(where: str, config: Config) -> Arrays:

@@ -20,7 +20,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import outlive_bucket, write_json
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import say
-from pivq_jax.common.pictures import magnification, reconstruction_grid, save_png
+from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
@@ -384,8 +384,7 @@ def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
     """Writes a picture of validation images above their reconstructions."""
     originals, reconstructions = reconstruct_validation(run, state, phase)
     if jax.process_index() == 0:
-        scale = magnification(run.dataset.image_size)
-        picture = reconstruction_grid(originals[:16], reconstructions[:16], scale=scale)
+        picture = reconstruction_grid(originals[:16], reconstructions[:16])
         path = run.workdir / "pictures" / f"step_{step:06}.png"
         with outlive_bucket(path):
             save_png(path, picture)

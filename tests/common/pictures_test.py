@@ -10,27 +10,38 @@ from PIL import Image
 
 from pivq_jax.common import pictures
 
-H, W = 3, 4
+H, W = 65, 66  # not enlarged
 
 
-def images(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 200, (*shape, H, W, 3), dtype=np.uint8)
+def images(*shape, seed=0, height=H, width=W):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 200, (*shape, height, width, 3), dtype=np.uint8)
 
 
 @hypothesis.given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
 @hypothesis.settings(max_examples=40)
 def test_grid_places_every_image_and_fills_the_rest(count, columns, scale, pad):
-    tiles = images(count)
-    picture = pictures.grid(tiles, columns, scale, pad)
+    tiles = images(count, height=3, width=4)
+    check_grid(pictures.grid(tiles, columns, pad, scale), tiles, columns, pad, scale)
+
+
+@pytest.mark.parametrize("side, scale", [(8, 16), (64, 2), (65, 1), (200, 1)])
+def test_small_images_are_enlarged(side, scale):
+    tiles = images(3, height=side, width=side)
+    check_grid(pictures.grid(tiles, 2), tiles, 2, 2, scale)
+
+
+def check_grid(picture, tiles, columns, pad, scale) -> None:
+    count, h, w, _ = tiles.shape
     columns = min(columns, count)  # none is empty
     rows = -(-count // columns)
-    height, width = H * scale + pad, W * scale + pad
+    height, width = h * scale + pad, w * scale + pad
     assert picture.shape == (rows * height + pad, columns * width + pad, 3)
     assert picture.dtype == np.uint8
     rest = np.ones(picture.shape[:2], bool)
     for index, tile in enumerate(tiles):
         top, left = pad + index // columns * height, pad + index % columns * width
-        place = np.s_[top : top + H * scale, left : left + W * scale]
+        place = np.s_[top : top + h * scale, left : left + w * scale]
         for dy in range(scale):
             for dx in range(scale):
                 np.testing.assert_array_equal(picture[place][dy::scale, dx::scale], tile)
@@ -89,7 +100,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 def test_refusals_name_the_value_and_the_remedy(tmp_path):
     with pytest.raises(TypeError, match=r"float64: give uint8; from \[-1, 1\]"):
         pictures.grid(images(2) / 255, 2)
-    with pytest.raises(ValueError, match=r"\(3, 4, 3\): give \[M, H, W, 3\]"):
+    with pytest.raises(ValueError, match=r"\(65, 66, 3\): give \[M, H, W, 3\]"):
         pictures.grid(images(), 2)
     with pytest.raises(ValueError, match="not empty"):
         pictures.grid(images(0), 2)

@@ -114,7 +114,6 @@ def test_the_parents_of_the_samples_shown_are_searched(samples):
         training_features=features(first_images(train, samples)),
         sample_features=images.reshape(2, -1).astype(np.float32),
         features_of=features,
-        scale=1,
         save=saved.__setitem__,
     )
     others = {int(i) for i in parents.ravel() if i >= samples}
@@ -123,7 +122,7 @@ def test_the_parents_of_the_samples_shown_are_searched(samples):
     near = min(5, samples + len(others))
     for sample in range(2):
         shown, nearest = (
-            saved["neighbours"][2:18, 18 * column + 2 : 18 * column + 18]
+            saved["neighbours"][2:130, 130 * column + 2 : 130 * column + 130]
             for column in (sample * (near + 1), sample * (near + 1) + 1)
         )
         np.testing.assert_array_equal(shown, nearest)

@@ -117,7 +117,7 @@ def test_the_pictures_are_of_sets_above_the_nearest_training_images(described):
     nearest = session.pool_codes[np.argmax(shared, axis=1)]
     decoded = (decode_batched(session.model, each, 8) for each in (codes, nearest))
     picture = np.asarray(Image.open(session.report / "prior_recombined.png"))
-    np.testing.assert_array_equal(picture, reconstruction_grid(*decoded, 8, session.scale))
+    np.testing.assert_array_equal(picture, reconstruction_grid(*decoded, 8))
 
 
 def test_completions_keep_ever_fewer_codes(model, tmp_path, monkeypatch):
@@ -135,10 +135,10 @@ def test_completions_keep_ever_fewer_codes(model, tmp_path, monkeypatch):
         np.testing.assert_array_equal(codes[:8], codes[8:])  # two ways each
         for given, whole in zip(codes[:8], session.test_codes[:8], strict=True):
             assert {*given.tolist()} <= {*whole.tolist()}
-    side = 16 * session.scale + 2
+    side = 16 * 8 + 2
     assert picture.shape == (7 * side + 2, 8 * side + 2, 3)  # all codes, then three times two rows
     first = decode_batched(model, session.test_codes[:1], 1)[0]
-    shown = picture[2 : side : session.scale, 2 : side : session.scale]
+    shown = picture[2:side:8, 2:side:8]
     assert np.abs(shown.astype(int) - first).max() <= 1
 
 

@@ -94,7 +94,6 @@ def test_paths_lead_from_parent_to_parent():
             pool_codes=CODES,
             key=lambda draw: jax.random.key(1),
             decode=partial(decode_batched, MODEL, batch_size=batch_size),
-            scale=2,
         )
         np.testing.assert_array_equal(stages._interpolations(session, 3, 4), expected)
 
