@@ -134,14 +134,6 @@ def all_fields(section: type[Section] = Config, prefix: str = "") -> Iterator[Fi
             yield Field(name, kind, each.default, **each.metadata)
 
 
-def is_whole(values: Mapping[str, Any]) -> bool:
-    """Returns whether nested mappings have all fields of a config; unknown fields are allowed."""
-    return all(
-        name in values and (not isinstance(known, dict) or known.keys() <= values[name].keys())
-        for name, known in Config().to_dict().items()
-    )
-
-
 def _build(section: type[Any], values: Mapping[str, Any], prefix: str, faults: list[str]) -> Any:
     """Builds a section, and adds what is wrong with its values to `faults`."""
     types, built = get_type_hints(section), {}

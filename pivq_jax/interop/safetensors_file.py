@@ -19,7 +19,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.weights import Params, pack_arrays, read_header, read_safetensors
 from pivq_jax.config.check import check_config, check_fields, config_of_model, with_added_fields
-from pivq_jax.config.fields import PATHS, Config, is_whole
+from pivq_jax.config.fields import PATHS, Config
 from pivq_jax.config.sections import ModelConfig
 from pivq_jax.interop.weights import check_state_dict, from_torch, to_torch
 from pivq_jax.model.pivq import PIVQ
@@ -58,9 +58,11 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
 
 
 def config_of_run(description: dict[str, Any], path: Path) -> Config:
-    """Returns the config of a file's description for a run, which needs all of its fields."""
+    """Returns the config of a file's description for a run: with all fields, that go together."""
     try:
-        return Config.from_dict(description["config"])
+        config = Config.from_dict(description["config"])
+        check_config(config, training=False)
+        return config
     except InputError as error:  # fields of another version
         raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
 
@@ -88,11 +90,7 @@ def _check_description(text: str, path: Path) -> tuple[dict[str, Any], Config]:
         )
     config = config_of_model(description["config"], str(path))
     try:
-        # Fields of another version may not go together.
-        if is_whole(description["config"]):
-            check_config(config, training=False)
-        else:
-            check_fields(config)
+        check_fields(config)
     except InputError as error:
         raise InputError(f"the config in {path}: {error}") from error
     description = without_paths(description)
