@@ -93,10 +93,10 @@ if jax.process_index() == 0:
 """
 
 
-def compare(
+def check_devices_agree(
     commands, images, tmp_path, config: str, variants: str, fields: dict, fsdp: tuple[int, ...]
-) -> dict:
-    """What `COMPARE` prints: on one device, on the meshes of eight, and with two processes."""
+) -> None:
+    """Compares what `COMPARE` prints of one device, the meshes of eight, and two processes."""
     np.save(tmp_path / "images.npy", images)
 
     def code(fsdp: tuple[int, ...], processes: str = "") -> str:
@@ -118,10 +118,6 @@ def compare(
     result = json.loads(done.stdout)
     for name, values in json.loads(several[0].stdout.splitlines()[-1]).items():
         result[name]["2 processes"] = values["8x1"]
-    return result
-
-
-def check(result: dict, fsdp: tuple[int, ...]) -> None:
     continuous, quantized = result["continuous"], result["quantized"]
     assert len(continuous["1"]) == 20 and len(quantized["1"]) == 5
     assert continuous["1"][-1] < continuous["1"][0]  # they train
@@ -138,24 +134,14 @@ def check(result: dict, fsdp: tuple[int, ...]) -> None:
 def test_eight_devices_train_as_one_does(commands, faces, tiny_config, tmp_path):
     fields = small_fields(tiny_config)
     images = np.ascontiguousarray(faces[:, ::3, ::3])
-    check(compare(commands, images, tmp_path, "image_folder", "smoke", fields, (8,)), (8,))
+    check_devices_agree(commands, images, tmp_path, "image_folder", "smoke", fields, (8,))
 
 
 @pytest.mark.slow
 def test_eight_devices_train_the_default_config_as_one_does(commands, faces, tmp_path):
     images = np.pad(faces, ((0, 0), (8, 8), (8, 8), (0, 0)), constant_values=255)
-    check(
-        compare(
-            commands,
-            images,
-            tmp_path,
-            "toon_faces",
-            "",
-            {"loss.recombination_warmup": 0.0},
-            (1, 2, 8),
-        ),
-        (1, 2, 8),
-    )
+    fields = {"loss.recombination_warmup": 0.0}
+    check_devices_agree(commands, images, tmp_path, "toon_faces", "", fields, (1, 2, 8))
 
 
 CODES = """
