@@ -157,7 +157,7 @@ def _(folder: Path) -> Callable[[], object]:
     return read_model(tensors(folder, header, HUGE))
 
 
-@case("a model", "header of 30,", "header", 10**7)
+@case("a model", "header of 30,", "header", 10**7, slow=True)
 @case("a model", "does not say what model it is", "header of JSON", 10**6, slow=True)
 def _(folder: Path, count: int) -> Callable[[], object]:
     return read_model(tensors(folder, {"__metadata__": {"pivq_jax": "[" + "{}," * count + "{}]"}}))
@@ -187,7 +187,7 @@ def _(folder: Path, name: str) -> Callable[[], object]:
     return lambda: read_parents(path, CodeSpace(3, 8))
 
 
-@case("parents", "a name has 1,000,000 characters", "factors")
+@case("parents", "a name has 1,000,000 characters", "factors", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     from pivq_jax.interop.pretrained import read_parents
     from pivq_jax.sampling import CodeSpace
