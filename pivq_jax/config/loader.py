@@ -81,9 +81,6 @@ class _Parser(flags.ArgumentParser[ConfigDict]):
         config.lock()  # flags must not add fields
         return config
 
-    def flag_type(self) -> str:
-        return "config"
-
 
 def define_config_flag() -> flags.FlagHolder[ConfigDict]:
     """Defines the flag --config, with --config.SECTION.FIELD=VALUE for every field."""

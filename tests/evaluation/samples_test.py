@@ -87,7 +87,7 @@ def test_paths_lead_from_parent_to_parent():
     )
     paths = lamps(np.asarray(MODEL.interpolate(first, last, 4))).astype(np.uint8)
     tiles = [paths[step, pair] for pair in range(3) for step in range(4)]  # a row for each pair
-    expected = grid(np.repeat(np.stack(tiles)[..., None], 3, axis=-1), 4, scale=2)
+    expected = grid(np.repeat(np.stack(tiles)[..., None], 3, axis=-1), 4, scale=32)
     for batch_size in (5, 9):
         session: Any = SimpleNamespace(
             model=MODEL,
