@@ -27,51 +27,6 @@ PASSES = 4
 ROWS = 256  # sets in a pass, which bounds the memory used
 
 
-def _by_hyperplane(
-    codes_a: jax.Array,
-    partners: jax.Array,
-    codebook: jax.Array,
-    key: jax.Array,
-    fraction: jax.Array,
-    lift: jax.Array | None = None,
-) -> jax.Array:
-    """The pairs on one side of a random hyperplane, improved with log lifts: bool [B, N]."""
-    paired = codes_a != partners
-    pairs = paired.sum(-1, keepdims=True)
-    directions = _directions(key, len(codes_a), codebook.shape[1])
-    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-    score = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
-    exchanged = paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
-    if lift is not None:
-        slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
-        improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
-        exchanged = improve(codes_a, partners, exchanged, lift, slack)
-    return exchanged
-
-
-def _side_of_line(
-    space: CodeSpace,
-    codes_a: jax.Array,
-    partners: jax.Array,
-    codebook: jax.Array,
-    key: jax.Array,
-    fraction: jax.Array,
-) -> jax.Array:
-    """The places on one side of a random line, of at least a fraction of the pairs: bool [B, P]."""
-    paired = codes_a != partners
-    quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
-    order = along(space.places, _directions(key, len(codes_a), 2))
-    score = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
-    first = paired & (rank_of_pairs(score, paired) < quota)
-    return order <= jnp.max(jnp.where(first, score, -jnp.inf), -1, keepdims=True)
-
-
-def _directions(key: jax.Array, count: int, size: int) -> jax.Array:
-    """A random direction for each image, float32 [count, size], of a key with its number."""
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
-    return jax.vmap(lambda own: jax.random.normal(own, (size,), jnp.float32))(keys)
-
-
 @partial(jax.jit, static_argnames=("space", "candidates"))
 def choose_pairs(
     space: CodeSpace,
@@ -91,23 +46,53 @@ def choose_pairs(
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
     """
-    how = codes_a, partners, codebook
+    images, paired = jnp.arange(len(codes_a)), codes_a != partners
+    pairs = paired.sum(-1, keepdims=True)
+
+    def directions(key: jax.Array, size: int) -> jax.Array:
+        """A random direction for each image, float32 [B, size], of a key with its number."""
+        keys = jax.vmap(partial(jax.random.fold_in, key))(images)
+        return jax.vmap(lambda own: jax.random.normal(own, (size,), jnp.float32))(keys)
+
+    def lowest(score: jax.Array) -> jax.Array:
+        """The fraction of the pairs whose scores [B, N] are lowest: bool [B, N]."""
+        return paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
+
+    def side_of_hyperplane(key: jax.Array) -> jax.Array:
+        """The pairs on one side of a random hyperplane, improved with log lifts: bool [B, N]."""
+        middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
+        normals = directions(key, codebook.shape[1])
+        score = jnp.einsum("bnd,bd->bn", middles, normals, precision=jax.lax.Precision.HIGHEST)
+        exchanged = lowest(score)
+        if lift is None:
+            return exchanged
+        slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
+        improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
+        return improve(codes_a, partners, exchanged, lift, slack)
+
     # Images fold their numbers into the key, and none of them has this one.
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
     keys = jnp.concatenate([key[None], others])
     if space.places:
-        sides = jax.lax.map(lambda own: _side_of_line(space, *how, own, fraction), keys)
+        owners = space.places_of(codes_a, codebook)
+
+        def side_of_line(key: jax.Array) -> jax.Array:
+            """The places on one side of a random line, with a fraction of the pairs or more."""
+            order = along(space.places, directions(key, 2))
+            score = jnp.take_along_axis(order, owners, axis=-1)
+            return order <= jnp.max(jnp.where(lowest(score), score, -jnp.inf), -1, keepdims=True)
+
+        sides = jax.lax.map(side_of_line, keys)
         if candidates == 1:
             side = sides[0]
         else:  # by how much both images differ in places that border on places of the other image
             a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
             apart = jnp.sum(neighbours_across(sides) * jnp.square(a - b).sum(-1), -1)
-            side = sides[jnp.argmin(apart, axis=0), jnp.arange(len(codes_a))]
-        owners = space.places_of(codes_a, codebook)
-        return (codes_a != partners) & jnp.take_along_axis(side, owners, axis=-1)
+            side = sides[jnp.argmin(apart, axis=0), images]
+        return paired & jnp.take_along_axis(side, owners, axis=-1)
     if prior is None or candidates == 1:
-        return _by_hyperplane(*how, key, fraction, lift)
-    choices = jax.lax.map(lambda own: _by_hyperplane(*how, own, fraction, lift), keys)
+        return side_of_hyperplane(key)
+    choices = jax.lax.map(side_of_hyperplane, keys)
     sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
     network: Any = prior.network
     scores = jax.lax.map(
@@ -115,4 +100,4 @@ def choose_pairs(
         sets,
         batch_size=ROWS,
     ).reshape(choices.shape[:2])
-    return choices[jnp.argmax(scores, axis=0), jnp.arange(len(codes_a))]
+    return choices[jnp.argmax(scores, axis=0), images]
