@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
-from pivq_jax.sampling.pairing import pair, rank_of_pairs
+from pivq_jax.sampling.pairing import pair, pair_codes, rank_of_pairs
 from pivq_jax.sampling.parents import near_parents
 from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior
@@ -162,18 +162,10 @@ def recombine_at_random(
     return np.concatenate(mixed)[:count], groups
 
 
-@partial(jax.jit, static_argnums=0)
-def _recombine_groups(
-    space: CodeSpace,
-    codebook: ArrayLike,
-    groups: ArrayLike,
-    keys: jax.Array,
-    fraction: jax.Array,
-    lift: ArrayLike | None,
-) -> jax.Array:
-    """Recombines the parents int [B, P, N] of each image with a key of its own: int32 [B, N]."""
-    recombine_one = partial(recombine_many, space, codebook, fraction=fraction, lift=lift)
-    return jax.vmap(recombine_one)(jnp.asarray(groups), keys)
+# Of parents int [B, P, N], each image with a key of its own: int32 [B, N].
+_recombine_groups = jax.jit(
+    jax.vmap(recombine_many, in_axes=(None, None, 0, 0, None, None)), static_argnums=0
+)
 
 
 @partial(jax.jit, static_argnames="space")
@@ -184,10 +176,8 @@ def exchange_code(
 
     All its copies in A that are not also in B are exchanged; if there are none, A is returned.
     """
-    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
-    first, partners, _ = pair(space, codebook, codes_a, codes_b)
-    exchanged = jnp.where(first == code, partners, first)
-    return space.canonical(exchanged).reshape(codes_a.shape)
+    first, partners, _ = pair_codes(space, codebook, codes_a, codes_b)
+    return space.canonical(jnp.where(first == code, partners, first))
 
 
 @partial(jax.jit, static_argnames=("space", "steps"))
