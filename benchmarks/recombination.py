@@ -45,8 +45,8 @@ def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[
     labels = np.digitize(hidden[:, :FACTORS], (-0.8, -0.25, 0.25, 0.8)).astype(np.int32)
     names = {f"factor {i}": tuple("abcde") for i in range(FACTORS)}
     table = factor_table(space, codes, sampling.Labels(labels, names))
-    wanted = np.full((images, FACTORS), -1, np.int32)
-    wanted[:, 0] = 0
+    wanted = np.full(FACTORS, -1, np.int32)
+    wanted[0] = 0
     key = jax.random.key(0)
     a, b = (jnp.asarray(each) for each in (codes[:images], codes[-images:]))
 
@@ -56,7 +56,7 @@ def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[
         "recombine with log lifts": lambda a, b: sampling.recombine(
             space, codebook, a, b, key, lift=lift
         ),
-        "edit": lambda a, b: edit(space, codebook, a, wanted[: len(a)], table, lift),
+        "edit": lambda a, b: edit(space, codebook, a, wanted, table, lift),
     }
 
     def milliseconds(a: jax.Array, b: jax.Array) -> dict[str, float]:

@@ -264,8 +264,7 @@ class TrainedModel:
         assert self.labels
         wanted = self.labels.wanted(**changes)
         if not isinstance(table, edits.PlaceTable):
-            rows = np.tile(wanted, (len(edited), 1))
-            return edits.edit(self.space, self.codebook, edited, rows, table, self.lift)
+            return edits.edit(self.space, self.codebook, edited, wanted, table, self.lift)
         for factor in np.flatnonzero(wanted >= 0):
             edited = edits.edit_places(
                 self.space, self.codebook, edited, factor, wanted[factor], table

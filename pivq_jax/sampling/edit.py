@@ -122,8 +122,8 @@ def edit(
     table: FactorTable,
     lift: jax.Array,
 ) -> jax.Array:
-    """Replaces codes [B, N] so that images have the `wanted` values of factors, int32 [B, A], where
-    -1 keeps the one there is. A code of a multiset is replaced regardless of the others.
+    """Replaces codes [B, N] so that images have the values of factors that `Labels.wanted` gives.
+    A code of a multiset is replaced regardless of the others.
     """
     codebook = codebook - codebook.mean(axis=0)
     mean = 2 * jnp.square(codebook).sum(-1).mean()
@@ -133,14 +133,14 @@ def edit(
     # A code is its own best alternative.
     together = jnp.where(itself, lift.min(), lift[codes])
 
-    is_asked = wanted[..., None] >= 0
-    asked = jnp.arange(table.overall.shape[-1]) == wanted[..., None]
+    asked = jnp.arange(table.overall.shape[-1]) == wanted[:, None]
+    is_asked = asked.any(-1, keepdims=True)
     goal = jnp.where(is_asked, asked * WANTED_WEIGHT, read_factors(codes, table) * KEPT_WEIGHT)
     fit = jnp.einsum("kac,bac->bk", table.given_code, goal, precision=jax.lax.Precision.HIGHEST)
     cost = jnp.where(itself, 0.0, distance) + LIFT_WEIGHT * together - fit[:, None]
 
     # The evidence of each code for the wanted values, [B, N, A].
-    evidence = jnp.where(asked[:, None], table.given_code[codes] - table.overall, 0.0).sum(-1)
+    evidence = jnp.where(asked, table.given_code[codes] - table.overall, 0.0).sum(-1)
     stays = jnp.all(evidence >= LEAST_EVIDENCE, axis=-1)
     cost = jnp.where(stays[..., None] & ~itself, jnp.inf, cost)
     columns = match(cost, space.method).columns if space.distinct else jnp.argmin(cost, axis=-1)

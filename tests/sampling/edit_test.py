@@ -45,7 +45,7 @@ def learned():
 
 def edited(learned, codes, kind="matching", **changes):
     table, codebook, lift = learned
-    wanted = np.tile(world(50)[1].wanted(**changes), (len(codes), 1))
+    wanted = world(50)[1].wanted(**changes)
     return np.asarray(edit(CodeSpace(N, K, kind), codebook, codes, wanted, table, lift))
 
 
