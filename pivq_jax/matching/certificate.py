@@ -46,11 +46,6 @@ def complete(columns: jax.Array, num_columns: int) -> jax.Array:
     return jax.lax.cond(jnp.any(columns < 0), fill, lambda columns: columns, columns)
 
 
-def total(cost: jax.Array, columns: jax.Array) -> jax.Array:
-    """Sums the chosen entries of cost [..., N, K] at columns [..., N]; returns [...]."""
-    return jnp.sum(jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0], axis=-1)
-
-
 def certify(cost: jax.Array, columns: jax.Array, prices: jax.Array) -> jax.Array:
     """Bounds the cost minus the optimum by weak duality, for any finite prices; float32 [B].
 
