@@ -5,7 +5,6 @@ underestimate entropies; always read the measures together with the number of im
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -71,9 +70,7 @@ def _by_slot(space: CodeSpace, codes: np.ndarray, codebook: jax.Array) -> np.nda
     """Numbers what each image has at each place and stage, uint64 [M, N]: one entry, but for a few
     images. The sum of random numbers of entries stands for all of them, whatever their order.
     """
-    entries, stages = np.arange(space.codebook_size), space.num_codes // space.places
-    places = np.asarray(space.places_of(jnp.asarray(entries), codebook))
-    slots = places * stages + entries // (space.codebook_size // stages)
+    slots = space.slots_of(codebook)
     numbers = np.random.default_rng(0).integers(2**63, size=space.codebook_size, dtype=np.uint64)
     sums = np.zeros(codes.shape, np.uint64)
     np.add.at(sums, (np.arange(len(codes))[:, None], slots[codes]), numbers[codes])

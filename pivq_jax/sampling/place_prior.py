@@ -44,9 +44,7 @@ class Slots:
         Raises InputError if a place has none at a stage, or nearly all belong to a few places.
         """
         places, size = space.places, space.codebook_size
-        stages = space.num_codes // places
-        owners = np.asarray(space.places_of(jnp.arange(size), codebook))
-        slot = owners * stages + np.arange(size) // (size // stages)
+        stages, slot = space.num_codes // places, space.slots_of(codebook)
         counts = np.bincount(slot, minlength=places * stages)
         if not counts.all():
             place, stage = divmod(int(counts.argmin()), stages)

@@ -154,6 +154,12 @@ class CodeSpace:
         """Finds the latent that each code, int32 [..., N], belongs to: int32, below `places`."""
         return places_of(codebook, self.places, codebook.shape[1] // 2)[codes]
 
+    def slots_of(self, codebook: jax.Array) -> np.ndarray:
+        """Numbers the place and stage of each entry, place * stages + stage: int [K]."""
+        entries, stages = np.arange(self.codebook_size), self.num_codes // self.places
+        places = np.asarray(self.places_of(jnp.asarray(entries), codebook))
+        return places * stages + entries // (self.codebook_size // stages)
+
     @functools.partial(jax.jit, static_argnums=0)
     def latents_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
         """Adds up the codes of each latent, int32 [M, N]: float32 [M, `places`, D / 2].
