@@ -179,7 +179,7 @@ def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> 
         network, bits = build_prior(space, jnp.asarray(codebook), settings), float(held["bits"])
         if not math.isfinite(bits):
             raise ValueError(f"bits = {bits}")
-        params = parameter_shapes(network, space.num_codes)
+        params = parameter_shapes(network)
     except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{path} is no prior ({brief(error)}): {_REMEDY}") from error
     # What does not fit is not read: it may be larger than the memory.

@@ -229,12 +229,6 @@ def bits_in_order(
     return jax.lax.map(bits_of, (codes, order), batch_size=at_once)
 
 
-def exact_bits(prior: PlacePrior, params: Any, codes: jax.Array) -> jax.Array:
-    """Computes -log2 p of sets, int32 [B, N]: float32 [B]; see `bits_in_order`."""
-    order = by_rows(jnp.zeros((len(codes), prior.slots.entries.shape[0]), bool))
-    return bits_in_order(prior, params, codes, order)
-
-
 def by_rows(given: jax.Array) -> jax.Array:
     """Orders places row by row, those that are given first: int32 [B, P] of bool [B, P]."""
     places = given.shape[1]

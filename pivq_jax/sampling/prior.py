@@ -77,18 +77,19 @@ def build_prior(space: CodeSpace, codebook: jax.Array, settings: PriorConfig) ->
     return SetPrior(space.codebook_size, *sizes)
 
 
-def initial_parameters(prior: Network, num_codes: int, key: jax.Array) -> Any:
+def initial_parameters(prior: Network, key: jax.Array) -> Any:
     """Draws parameters, a tree of float32 arrays."""
-    codes = jnp.zeros((1, num_codes), jnp.int32)
     if isinstance(prior, PlacePrior):
-        order = jnp.arange(prior.slots.entries.shape[0])[None]
-        return prior.init(key, prior.slots.table(codes), order)["params"]
-    return prior.init(key, codes, codes > 0)["params"]
+        places, stages, _ = prior.slots.entries.shape
+        inputs = jnp.zeros((1, places, stages), jnp.int32), jnp.arange(places)[None]
+    else:
+        inputs = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), bool)
+    return prior.init(key, *inputs)["params"]
 
 
-def parameter_shapes(prior: Network, num_codes: int) -> Any:
+def parameter_shapes(prior: Network) -> Any:
     """Returns the shapes of `initial_parameters`, without computing them."""
-    return jax.eval_shape(partial(initial_parameters, prior, num_codes), jax.random.key(0))
+    return jax.eval_shape(partial(initial_parameters, prior), jax.random.key(0))
 
 
 def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> jax.Array:
@@ -139,7 +140,9 @@ def prior_bits(
     """
     n = codes.shape[1]
     if isinstance(prior, PlacePrior):
-        return place_prior.exact_bits(prior, params, codes)
+        places = jnp.arange(prior.slots.entries.shape[0])
+        in_rows = jnp.broadcast_to(places, (len(codes), len(places)))
+        return place_prior.bits_in_order(prior, params, codes, in_rows)
 
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(codes)))
 

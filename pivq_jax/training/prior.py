@@ -20,13 +20,14 @@ from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
 from pivq_jax.config.check import prior_settings
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
-from pivq_jax.sampling.place_prior import PlacePrior, exact_bits
+from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import (
     Network,
     Prior,
     build_prior,
     initial_parameters,
     parameter_shapes,
+    prior_bits,
     prior_loss,
 )
 from pivq_jax.sampling.space import CodeSpace
@@ -80,7 +81,7 @@ def train_prior(
             raise InputError(
                 "no set of an image has a code of each place and stage: train the model for longer"
             )
-    create, step_of, validate = _programs(network, settings, space.num_codes, seed)
+    create, step_of, validate = _programs(network, settings, seed)
     train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
     every = max(1, settings.steps // VALIDATIONS)
 
@@ -135,7 +136,7 @@ def train_prior(
 
 
 def _programs(
-    network: Network, settings: PriorConfig, num_codes: int, seed: int
+    network: Network, settings: PriorConfig, seed: int
 ) -> tuple[Callable[[], PriorState], jax.stages.Wrapped, jax.stages.Wrapped]:
     """Returns the first state, a step and a validation, as functions of the state and the sets."""
     rules = OptimizerConfig(
@@ -150,7 +151,7 @@ def _programs(
     optimizer = make_optimizer(rules, settings.steps)
 
     def create() -> PriorState:
-        params = initial_parameters(network, num_codes, jax.random.key(seed))
+        params = initial_parameters(network, jax.random.key(seed))
         moments = optimizer.init(params)
         return PriorState(jnp.int32(0), params, moments, params, jnp.float32(jnp.inf))
 
@@ -170,7 +171,7 @@ def _programs(
     def validate(state: PriorState, codes: jax.Array) -> PriorState:
         """Keeps the current parameters if they are the best so far, on the same parts each time."""
         if isinstance(network, PlacePrior):
-            bits = jnp.mean(exact_bits(network, state.params, codes))
+            bits = jnp.mean(prior_bits(network, state.params, codes, jax.random.key(seed)))
         else:
             at_once = max(1, CODES_AT_ONCE // codes.shape[1])
             loss = partial(prior_loss, network, state.params, codes, at_once=at_once)
@@ -203,7 +204,7 @@ def load_prior(
     network = build_prior(space, codebook, settings)
     wanted = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
-        "best": parameter_shapes(network, space.num_codes),
+        "best": parameter_shapes(network),
         "best_bits": jax.ShapeDtypeStruct((), jnp.float32),
     }
     with Checkpoints(directory, read_only=True) as checkpoints:

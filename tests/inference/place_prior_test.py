@@ -36,8 +36,7 @@ def model(tiny_config) -> TrainedModel:
     codebook = jnp.concatenate([place_vectors(space.places, half)[owners], codebook[:, half:]], 1)
     model.params["quantizer"]["codebook"] = codebook
     network = build_prior(space, codebook, PriorConfig(width=8, depth=1, heads=2))
-    draw = jax.jit(initial_parameters, static_argnums=(0, 1))
-    weights = draw(network, space.num_codes, jax.random.key(1))
+    weights = jax.jit(initial_parameters, static_argnums=0)(network, jax.random.key(1))
     return dataclasses.replace(model, prior=sampling.Prior(network, weights, bits=20.5))
 
 

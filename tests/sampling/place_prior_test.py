@@ -13,8 +13,10 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace, complete_sets, prior_bits
-from pivq_jax.sampling.place_prior import PlacePrior, Slots, bits_in_order, by_rows
+from pivq_jax.sampling.place_prior import PlacePrior, Slots, bits_in_order
 from pivq_jax.sampling.prior import build_prior, initial_parameters, prior_loss
+from tests.codec.priors import random_prior
+from tests.sampling.prior_test import check_frequencies, check_independence
 
 SPACE = CodeSpace(4, 10, places=2)  # two places with two stages each
 OWNERS = np.array([0, 0, 1, 1, 1, 0, 0, 0, 1, 1])  # of five entries of each stage
@@ -24,14 +26,8 @@ PRIOR = build_prior(SPACE, CODEBOOK, PriorConfig(width=8, depth=1, heads=2))
 assert isinstance(PRIOR, PlacePrior)
 SETS = np.array(list(itertools.product([0, 1], [2, 3, 4], [5, 6, 7], [8, 9])), np.int32)
 ORDERS = np.array([[0, 1], [1, 0]])
+PARAMS = random_prior(PRIOR, scale=0.5).params  # with which sets differ in probability
 loss_of = jax.jit(prior_loss, static_argnames=("prior", "at_once"))
-
-
-@functools.cache
-def params():
-    shapes = jax.eval_shape(lambda key: initial_parameters(PRIOR, 4, key), jax.random.key(0))
-    rng = np.random.default_rng(1)  # larger than at first, so that sets differ in probability
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.5, x.shape), x.dtype), shapes)
 
 
 @functools.cache
@@ -39,7 +35,7 @@ def bits():
     """[orders, sets]"""
     orders = [np.tile(order, (len(SETS), 1)) for order in ORDERS]
     compute = jax.jit(bits_in_order, static_argnums=0)
-    return np.array([compute(PRIOR, params(), SETS, order) for order in orders])
+    return np.array([compute(PRIOR, PARAMS, SETS, order) for order in orders])
 
 
 def test_entries_are_sorted_into_slots():
@@ -64,51 +60,37 @@ def test_the_sets_have_all_the_probability_in_each_order():
 
 
 def test_sets_that_no_draw_can_give_have_no_probability():
-    assert np.isinf(prior_bits(PRIOR, params(), np.array([[0, 1, 5, 8]]), jax.random.key(0)))
+    assert np.isinf(prior_bits(PRIOR, PARAMS, np.array([[0, 1, 5, 8]]), jax.random.key(0)))
 
 
 @pytest.mark.slow
 def test_the_loss_is_the_mean_over_orders_and_bits_are_those_of_rows():
     keys = jax.random.split(jax.random.key(0), 2_000)
-    weights = params()
-    loss = jax.jit(jax.vmap(lambda key: prior_loss(PRIOR, weights, SETS, key)))(keys)
+    loss = jax.jit(jax.vmap(lambda key: prior_loss(PRIOR, PARAMS, SETS, key)))(keys)
     # In every second set a share s of places, uniform in [0, 1], is given: E[s (1 - s)] = 1 / 6.
     turned = np.arange(len(SETS)) % 2 / 6
     error = np.std(loss, axis=0) / len(keys) ** 0.5
     expected = (1 - turned) * bits()[0] + turned * bits()[1]
     assert np.all(np.abs(np.mean(loss, axis=0) - expected) < 5 * error + 1e-4)
     key = jax.random.key(7)
-    whole = loss_of(PRIOR, params(), SETS, key)
-    np.testing.assert_allclose(loss_of(PRIOR, params(), SETS, key, 5), whole, rtol=1e-5)
-    np.testing.assert_allclose(prior_bits(PRIOR, params(), SETS, key), bits()[0], rtol=1e-5)
-
-
-def test_what_is_given_comes_first():
-    given = np.array([[False] * 4, [False, False, True, False], [True, False, False, True]])
-    assert by_rows(given).tolist() == [[0, 1, 2, 3], [2, 0, 1, 3], [0, 3, 1, 2]]
+    whole = loss_of(PRIOR, PARAMS, SETS, key)
+    np.testing.assert_allclose(loss_of(PRIOR, PARAMS, SETS, key, 5), whole, rtol=1e-5)
+    np.testing.assert_allclose(prior_bits(PRIOR, PARAMS, SETS, key), bits()[0], rtol=1e-5)
 
 
 def test_sets_are_drawn_as_often_as_their_probability_says():
-    count = 20_000
-    blank = jnp.zeros((count, 4), jnp.int32)
-    drawn = np.asarray(complete_sets(PRIOR, params(), blank, jax.random.key(0)))
-    for row, p in zip(SETS, np.exp2(-bits()[0]), strict=True):
-        frequency = np.all(drawn == row, axis=1).mean()
-        assert frequency == pytest.approx(p, abs=5 * (p / count) ** 0.5 + 1e-3)
+    drawn = complete_sets(PRIOR, PARAMS, jnp.zeros((20_000, 4), jnp.int32), jax.random.key(0))
+    check_frequencies(drawn, SETS, np.exp2(-bits()[0]))
 
 
 def test_completions_follow_from_what_is_given():
     """Of a whole place, or of one code of a place, which the others are drawn with."""
-    count = 20_000
-    given = np.tile([3, 8, 0, 0], (count, 1))
-    drawn = np.asarray(complete_sets(PRIOR, params(), given, jax.random.key(1), known=2))
-    assert np.all((drawn == 3).any(1) & (drawn == 8).any(1))
+    given = np.tile([3, 8, 0, 0], (20_000, 1))
+    drawn = complete_sets(PRIOR, PARAMS, given, jax.random.key(1), known=2)
     of = [i for i, row in enumerate(SETS) if row[1] == 3 and row[3] == 8]
-    p = np.exp2(-bits()[1, of])
-    for row, share in zip(SETS[of], p / p.sum(), strict=True):  # place 1 first
-        frequency = np.all(drawn == row, axis=1).mean()
-        assert frequency == pytest.approx(share, abs=5 * (share / count) ** 0.5 + 1e-3)
-    part = np.asarray(complete_sets(PRIOR, params(), given[:500], jax.random.key(2), known=1))
+    p = np.exp2(-bits()[1, of])  # place 1 first
+    check_frequencies(drawn, SETS[of], p / p.sum())
+    part = np.asarray(complete_sets(PRIOR, PARAMS, given[:500], jax.random.key(2), known=1))
     assert np.all((part == 3).any(1)) and len(np.unique(part, axis=0)) > 5
     assert PRIOR.slots.fits(part).all()
 
@@ -118,22 +100,19 @@ def test_a_low_temperature_draws_what_is_likely():
     blank = jnp.zeros((500, 4), jnp.int32)
     shares = []
     for temperature in (1.0, 0.3):
-        drawn = complete_sets(PRIOR, params(), blank, jax.random.key(3), temperature=temperature)
-        shares.append(np.mean(prior_bits(PRIOR, params(), drawn, jax.random.key(4))))
+        drawn = complete_sets(PRIOR, PARAMS, blank, jax.random.key(3), temperature=temperature)
+        shares.append(np.mean(prior_bits(PRIOR, PARAMS, drawn, jax.random.key(4))))
     assert shares[1] < shares[0] - 0.5
 
 
 def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
+    check_independence(PRIOR, PARAMS, 4)
+
+
+def test_the_smallest_temperature_draws_the_likeliest_codes():
     blank = jnp.zeros((6, 4), jnp.int32)
-    all_six = complete_sets(PRIOR, params(), blank, jax.random.key(2))
-    first = complete_sets(PRIOR, params(), blank[:2], jax.random.key(2))
-    np.testing.assert_array_equal(all_six[:2], first)
-    coldest = complete_sets(PRIOR, params(), blank, jax.random.key(2), 0, 1e-50)
-    assert (np.asarray(coldest) == np.asarray(coldest)[0]).all()  # the likeliest of all
-    with jax.enable_x64(True):
-        np.testing.assert_array_equal(
-            complete_sets(PRIOR, params(), blank, jax.random.key(2)), all_six
-        )
+    coldest = complete_sets(PRIOR, PARAMS, blank, jax.random.key(2), 0, 1e-50)
+    assert (np.asarray(coldest) == np.asarray(coldest)[0]).all()
 
 
 def test_a_codebook_that_is_not_trained_is_refused():
@@ -148,6 +127,6 @@ def test_a_codebook_that_is_not_trained_is_refused():
 
 @pytest.mark.slow
 def test_before_training_codes_are_equally_likely():
-    start = jax.jit(initial_parameters, static_argnums=(0, 1))(PRIOR, 4, jax.random.key(0))
+    start = jax.jit(initial_parameters, static_argnums=0)(PRIOR, jax.random.key(0))
     found = prior_bits(PRIOR, start, SETS, jax.random.key(0))
     np.testing.assert_allclose(found, math.log2(2 * 3 * 3 * 2), rtol=1e-5)

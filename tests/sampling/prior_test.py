@@ -19,26 +19,21 @@ from pivq_jax.sampling.prior import (
     pseudo_likelihood,
     reveal_counts,
 )
+from tests.codec.priors import random_prior
 
 K, N = 5, 3
 PRIOR = SetPrior(K, width=8, depth=1, heads=2)
 SETS = np.array(list(itertools.combinations(range(K), N)), np.int32)
 
 
-@functools.cache
-def params():
-    shapes = jax.eval_shape(PRIOR.init, jax.random.key(0), SETS, SETS < K)["params"]
-    rng = np.random.default_rng(0)  # larger than at first, so that sets differ in probability
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 1, x.shape), x.dtype), shapes)
-
-
+PARAMS = random_prior(PRIOR, scale=1.0).params  # with which sets differ in probability
 apply = jax.jit(PRIOR.apply)
 
 
 def log_p(codes, count):
     """Log probabilities of the next code, given the first `count` of each row."""
     known = np.broadcast_to(np.arange(N) < count, codes.shape)
-    return np.asarray(apply({"params": params()}, codes, known), np.float64)
+    return np.asarray(apply({"params": PARAMS}, codes, known), np.float64)
 
 
 @functools.cache
@@ -67,7 +62,7 @@ def test_known_codes_are_not_predicted_again_and_their_order_has_no_effect():
 
 def test_the_loss_is_the_mean_over_orders():
     keys = jax.random.split(jax.random.key(0), 4_000)
-    loss = jax.jit(jax.vmap(lambda key: prior_loss(PRIOR, params(), SETS, key)))(keys)
+    loss = jax.jit(jax.vmap(lambda key: prior_loss(PRIOR, PARAMS, SETS, key)))(keys)
     expected = -(log_p_of_orders().mean(1) + math.log(math.factorial(N))) / math.log(2)
     error = np.std(loss, axis=0) / len(keys) ** 0.5
     assert np.all(np.abs(np.mean(loss, axis=0) - expected) < 5 * error + 1e-4)
@@ -77,34 +72,37 @@ def test_the_loss_is_the_mean_over_orders():
 def test_a_few_sets_at_a_time_have_the_same_loss(at_once):
     loss = jax.jit(prior_loss, static_argnames=("prior", "at_once"))
     key = jax.random.key(7)
-    whole = loss(PRIOR, params(), SETS, key)
-    np.testing.assert_allclose(loss(PRIOR, params(), SETS, key, at_once), whole, rtol=1e-5)
+    whole = loss(PRIOR, PARAMS, SETS, key)
+    np.testing.assert_allclose(loss(PRIOR, PARAMS, SETS, key, at_once), whole, rtol=1e-5)
 
 
 def test_with_many_orders_the_bits_are_those_of_the_set():
     exact = -np.log2(np.exp(log_p_of_orders()).sum(1))
-    one = np.mean(
-        [prior_bits(PRIOR, params(), SETS, jax.random.key(i), orders=1) for i in range(30)]
-    )
-    many = np.asarray(prior_bits(PRIOR, params(), SETS, jax.random.key(0), orders=3_000))
+    one = np.mean([prior_bits(PRIOR, PARAMS, SETS, jax.random.key(i), orders=1) for i in range(30)])
+    many = np.asarray(prior_bits(PRIOR, PARAMS, SETS, jax.random.key(0), orders=3_000))
     assert one > exact.mean() + 0.01  # a bound, far from tight
     np.testing.assert_allclose(many, exact, atol=0.1)
 
 
+def check_frequencies(drawn, sets, probabilities):
+    """Whether only these sets are drawn, and as often as their probabilities say."""
+    drawn, left = np.asarray(drawn), len(drawn)
+    for row, p in zip(sets, probabilities, strict=True):
+        count = np.all(drawn == row, axis=1).sum()
+        assert count / len(drawn) == pytest.approx(p, abs=5 * (p / len(drawn)) ** 0.5 + 1e-3)
+        left -= count
+    assert not left
+
+
 def test_sets_are_drawn_as_often_as_their_probability_says():
-    count = 20_000
-    drawn = complete_sets(PRIOR, params(), jnp.zeros((count, N), jnp.int32), jax.random.key(0))
-    found, times = np.unique(np.asarray(drawn), axis=0, return_counts=True)
-    assert {tuple(row) for row in found.tolist()} <= {tuple(row) for row in SETS.tolist()}
-    frequency = dict(zip(map(tuple, found.tolist()), times / count, strict=True))
-    for row, p in zip(SETS.tolist(), np.exp(log_p_of_orders()).sum(1), strict=True):
-        assert frequency.get(tuple(row), 0) == pytest.approx(p, abs=5 * (p / count) ** 0.5 + 1e-3)
+    drawn = complete_sets(PRIOR, PARAMS, jnp.zeros((20_000, N), jnp.int32), jax.random.key(0))
+    check_frequencies(drawn, SETS, np.exp(log_p_of_orders()).sum(1))
 
 
 @pytest.mark.parametrize("known, passes, temperature", [(0, 1, 1.0), (1, 2, 0.5), (2, 9, 2.0)])
 def test_completions_keep_what_is_given_and_are_sets(known, passes, temperature):
     made = complete_sets(
-        *(PRIOR, params(), SETS, jax.random.key(1)),
+        *(PRIOR, PARAMS, SETS, jax.random.key(1)),
         known=known,
         passes=passes,
         temperature=temperature,
@@ -116,25 +114,29 @@ def test_completions_keep_what_is_given_and_are_sets(known, passes, temperature)
 
 def test_the_smallest_temperature_draws_the_likeliest_code():
     blank = jnp.zeros((4, N), jnp.int32)
-    drawn = complete_sets(PRIOR, params(), blank, jax.random.key(0), 0, 1e-50)
+    drawn = complete_sets(PRIOR, PARAMS, blank, jax.random.key(0), 0, 1e-50)
     order = np.zeros((1, N), np.int32)
     for count in range(N):
         order[0, count] = np.argmax(log_p(order, count))
     np.testing.assert_array_equal(drawn, np.tile(np.sort(order), (4, 1)))
 
 
-def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
-    blank = jnp.zeros((6, N), jnp.int32)
-    all_six = complete_sets(PRIOR, params(), blank, jax.random.key(2))
-    first = complete_sets(PRIOR, params(), blank[:2], jax.random.key(2))
+def check_independence(prior, params, num_codes):
+    """Whether a set depends neither on the batch that it is drawn in, nor on 64 bits."""
+    blank = jnp.zeros((6, num_codes), jnp.int32)
+    all_six = complete_sets(prior, params, blank, jax.random.key(2))
+    first = complete_sets(prior, params, blank[:2], jax.random.key(2))
     np.testing.assert_array_equal(all_six[:2], first)
     with jax.enable_x64(True):
-        np.testing.assert_array_equal(
-            complete_sets(PRIOR, params(), blank, jax.random.key(2)), all_six
-        )
+        again = complete_sets(prior, params, blank, jax.random.key(2))
+    np.testing.assert_array_equal(again, all_six)
+
+
+def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
+    check_independence(PRIOR, PARAMS, N)
     # JAX shuffles many rows in more rounds than few.
     many, few = (
-        prior_bits(PRIOR, params(), np.tile(SETS, (count, 1)), jax.random.key(2), 2)
+        prior_bits(PRIOR, PARAMS, np.tile(SETS, (count, 1)), jax.random.key(2), 2)
         for count in (100, 10)
     )
     np.testing.assert_allclose(many[:100], few, rtol=1e-5)
@@ -154,7 +156,7 @@ def test_codes_of_any_integer_type_are_completed():
 @pytest.mark.parametrize("known, passes", [(N + 1, 4), (-1, 4), (0, 0)])
 def test_completions_out_of_range_are_refused(known, passes):
     with pytest.raises(ValueError, match=rf"passes = {passes}, known = {known}"):
-        complete_sets(PRIOR, params(), SETS, jax.random.key(0), known=known, passes=passes)
+        complete_sets(PRIOR, PARAMS, SETS, jax.random.key(0), known=known, passes=passes)
 
 
 @settings(max_examples=200)
@@ -173,7 +175,7 @@ def test_the_pseudo_likelihood_is_that_of_each_group_given_the_others(passes):
     expected = 0
     for hidden in groups:
         known = np.array([[n not in hidden for n in range(N)]] * len(SETS))
-        logs = np.asarray(PRIOR.apply({"params": params()}, SETS, known))
+        logs = np.asarray(PRIOR.apply({"params": PARAMS}, SETS, known))
         expected += np.take_along_axis(logs, SETS[:, hidden], 1).sum(1)
-    found = pseudo_likelihood(PRIOR, params(), SETS, passes)
+    found = pseudo_likelihood(PRIOR, PARAMS, SETS, passes)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
