@@ -1,5 +1,6 @@
 """Which codes go together: counts against NumPy, moves against every other there is."""
 
+import functools
 import itertools
 
 import jax
@@ -99,37 +100,26 @@ def test_codes_that_belong_together_move_together():
     assert len({*improve(codes, partners, start, lift, 1)[:5].tolist()}) == 1
 
 
-def test_recombined_sets_are_valid_and_go_together():
+def test_recombined_sets_go_together_and_the_fraction_keeps_its_meaning():
+    """Up to a quarter of the smaller part."""
     codes = sets(400, 0)
     lift = sampling.log_lift(SPACE, codes)
     codebook = np.random.default_rng(1).normal(size=(K, 4))
     a, b = codes[:200], codes[200:]
-    key = jax.random.key(0)
-    plain = np.asarray(sampling.recombine(SPACE, codebook, a, b, key))
-    made = np.asarray(sampling.recombine(SPACE, codebook, a, b, key, lift=lift))
-    assert (np.diff(made, axis=-1) > 0).all()
-    for row, first, second in zip(made, a, b, strict=True):
-        assert {*first} & {*second} <= {*row} <= {*first} | {*second}
-    table = np.asarray(lift)
-    better = [plausibility(row, table) for row in made]
-    assert np.mean(better) > np.mean([plausibility(row, table) for row in plain])
-
-
-def test_fraction_keeps_its_meaning():
-    """Up to a quarter of the smaller part."""
-    codes = sets(40, 3)
-    lift = sampling.log_lift(SPACE, codes)
-    codebook = np.random.default_rng(1).normal(size=(K, 4))
-    a, b = codes[:20], codes[20:]
+    mix = functools.partial(sampling.recombine, SPACE, codebook, a, b, jax.random.key(0))
     for fraction in (0.0, 0.25, 0.5, 1.0):
-        made = np.asarray(
-            sampling.recombine(SPACE, codebook, a, b, jax.random.key(1), fraction, lift=lift)
-        )
-        for row, first, second in zip(made, a, b, strict=True):
-            differ = len({*second} - {*first})
-            found = len({*row} - {*first})
-            slack = np.round(min(fraction, 1 - fraction) / 4 * differ)
-            assert abs(found - np.round(fraction * differ)) <= slack
+        made = np.asarray(mix(fraction, lift))
+        for row, first, second in zip(made, map(set, a), map(set, b), strict=True):
+            assert len({*row}) == N and first & second <= {*row} <= first | second
+            differ, slack = len(second - first), min(fraction, 1 - fraction) / 4
+            found = len({*row} - first)
+            assert abs(found - np.round(fraction * differ)) <= np.round(slack * differ)
+    table = np.asarray(lift)
+    better, plain = (
+        np.mean([plausibility(row, table) for row in np.asarray(made)])
+        for made in (mix(0.5, lift), mix(0.5))
+    )
+    assert better > plain
 
 
 def test_many_parents_and_multisets():
@@ -145,14 +135,9 @@ def test_many_parents_and_multisets():
 
 def test_a_lift_that_does_not_fit_is_refused():
     codes, codebook = sets(2, 0), np.zeros((K, 4))
+    pair = codebook, codes, codes, jax.random.key(0), 0.5
     with pytest.raises(ValueError, match="give the result of log_lift"):
-        sampling.recombine(SPACE, codebook, codes, codes, jax.random.key(0), lift=np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="leave lift out"):
-        sampling.recombine(
-            CodeSpace(N, K, "positional"),
-            codebook,
-            codes,
-            codes,
-            jax.random.key(0),
-            lift=np.zeros((K, K)),
-        )
+        sampling.recombine(SPACE, *pair, np.zeros((2, 2)))
+    for space in (CodeSpace(N, K, "positional"), CodeSpace(N, K, places=N // 2)):
+        with pytest.raises(ValueError, match="place are exchanged together: leave lift out"):
+            sampling.recombine(space, *pair, np.zeros((K, K)))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog
 
 from pivq_jax import sampling
 from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace, lines
+from pivq_jax.sampling.completion import complete_patches
 
 PLACES, STAGES, EACH = 16, 3, 4  # a grid of 4 x 4, with 4 entries of each place at every stage
 N, K = PLACES * STAGES, PLACES * STAGES * EACH
@@ -31,6 +31,11 @@ def images(count, seed):
     rng = np.random.default_rng(seed)
     first = np.arange(0, K, EACH)
     return np.sort(first + rng.integers(0, EACH, (count, N)), 1).astype(np.int32)
+
+
+def others(codes):
+    """Other entries of the same places and stages."""
+    return codes // EACH * EACH + (codes + 1) % EACH
 
 
 def test_places_are_those_of_the_nearest_vectors():
@@ -97,23 +102,6 @@ def test_places_on_one_side_of_a_line_are_exchanged_whole(fraction):
         assert count <= round(fraction * differing) + STAGES  # the rest of the last place
 
 
-def test_lines_separate_the_places():
-    a, b = images(20, 1), images(20, 2)
-    mixed = np.asarray(sampling.recombine(SPACE, CODEBOOK, a, b, jax.random.key(0)))
-    grid = np.stack(np.divmod(np.arange(PLACES), 4), 1)
-    for row, old, new in zip(mixed, a, b, strict=True):
-        sign = []
-        for place in range(PLACES):
-            codes, of_a, of_b = (set(x[PLACE[x] == place]) for x in (row, old, new))
-            sign.append(0 if of_a == of_b else 1 if codes == of_b else -1)
-        sign = np.array(sign)
-        rows = -np.concatenate([grid, np.ones((PLACES, 1))], 1) * sign[:, None]
-        found = linprog(
-            np.zeros(3), rows[sign != 0], -np.ones((sign != 0).sum()), bounds=(None, None)
-        )
-        assert found.status == 0
-
-
 def test_interpolations_exchange_one_place_after_another():
     a, b = images(4, 3), images(4, 4)
     path = np.asarray(sampling.interpolate(SPACE, CODEBOOK, a, b, 9))
@@ -152,16 +140,9 @@ def test_codes_are_paired_in_their_place_and_each_choice_of_pairs_is_an_image(se
 
 def test_without_a_code_in_common_those_of_a_stage_are_partners():
     a, b = images(5, 1), images(5, 2)
-    b = np.where(a == b, b // EACH * EACH + (b + 1) % EACH, b)  # another entry of the same place
+    b = np.where(a == b, others(b), b)
     first, partners, _ = map(np.asarray, sampling.pair_codes(SPACE, CODEBOOK, a, np.sort(b)))
     np.testing.assert_array_equal(first // EACH, partners // EACH)
-
-
-def test_log_lifts_are_refused():
-    a, b = images(1, 1), images(1, 2)
-    assert not SPACE.uses_lift
-    with pytest.raises(ValueError, match="all codes of a place are exchanged together"):
-        sampling.recombine(SPACE, CODEBOOK, a, b, jax.random.key(0), lift=np.zeros((K, K)))
 
 
 def seam(exchanged, latents_a, latents_b):
@@ -208,3 +189,19 @@ def test_of_several_lines_the_one_is_taken_along_which_images_are_most_alike():
     np.testing.assert_array_equal(found, choices[best, np.arange(20)])
     mixed = sampling.recombine(SPACE, CODEBOOK, a, b, key, candidates=9)
     np.testing.assert_array_equal(mixed, np.sort(np.where(found, partners, first)))
+
+
+def test_hidden_patches_are_those_of_the_parent_whose_visible_ones_are_most_alike():
+    parents = images(6, seed=1)
+    visible = np.ones((2, 32, 32, 1), np.float32)
+    visible[0, :, :16] = 0  # the left half
+    visible[1, 8:16, 8:11] = 0  # a third of a patch, which counts as visible
+    codes = parents[[2, 4]].copy()
+    hidden = PLACE[codes[0]] % 4 < 2
+    changed = hidden.copy()
+    changed[np.flatnonzero(~hidden)[0]] = True  # and one code where the image is visible
+    codes[0] = np.where(changed, others(codes[0]), codes[0])
+    given = jnp.asarray(codes), jnp.asarray(visible)
+    found = complete_patches(SPACE, jnp.asarray(CODEBOOK), parents, None, *given)
+    np.testing.assert_array_equal(found[0], np.sort(np.where(hidden, parents[2], codes[0])))
+    np.testing.assert_array_equal(found[1], codes[1])

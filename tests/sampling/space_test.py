@@ -100,24 +100,12 @@ def test_codes_are_those_of_a_space_or_refused(case, data):
             assert space.check(repeated) is repeated
 
 
-def test_ceilings_count_the_messages():
-    def ceiling_bits(*args):
-        return CodeSpace(*args).ceiling_bits
-
-    assert ceiling_bits(2, 4) == pytest.approx(math.log2(6))
-    assert ceiling_bits(2, 4, "nearest") == pytest.approx(math.log2(10))
-    assert ceiling_bits(2, 4, "positional") == 4.0
-    assert ceiling_bits(4, 4) == 0.0
-    assert ceiling_bits(3, 1, "nearest") == 0.0
-    assert ceiling_bits(64, 512) == pytest.approx(math.log2(math.comb(512, 64)))
-    assert ceiling_bits(256, 8192, "nearest") == pytest.approx(math.log2(math.comb(8447, 256)))
-
-
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_codes, size", [(16, 512), (128, 2048), (256, 4096)])
-def test_sizes_are_the_ceilings(kind, num_codes, size):
+@pytest.mark.parametrize("num_codes, size", [(1, 1), (2, 4), (4, 4), (64, 512), (256, 8192)])
+def test_ceilings_count_the_messages(kind, num_codes, size):
     space = CodeSpace(num_codes, size, kind)
-    assert space.bytes_per_image == math.ceil(math.ceil(space.ceiling_bits) / 8)
+    bits = math.log2(space.num_messages)
+    assert space.ceiling_bits == (pytest.approx(bits) if bits else 0)
 
 
 def test_the_default_takes_13_bytes_and_a_sequence_18():
@@ -130,23 +118,19 @@ def test_the_default_takes_13_bytes_and_a_sequence_18():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_large_sets(kind):
-    rng, space = np.random.default_rng(0), CodeSpace(256, 4096, kind)
-    codes = np.sort([rng.permutation(4096)[:256] for _ in range(3)], axis=1)
+@pytest.mark.parametrize("num_codes, size", [(16, 512), (128, 2048), (256, 4096)])
+def test_ranks_take_as_many_bytes_as_the_ceiling_has(kind, num_codes, size):
+    rng, space = np.random.default_rng(0), CodeSpace(num_codes, size, kind)
+    codes = np.sort([rng.permutation(size)[:num_codes] for _ in range(3)], axis=1)
     ranks = space.rank(codes)
-    assert ranks.shape == (3, space.bytes_per_image)
+    assert ranks.shape == (3, math.ceil(math.ceil(space.ceiling_bits) / 8))
     np.testing.assert_array_equal(space.unrank(ranks), codes)
 
 
-def test_more_images_than_are_ranked_at_once():
-    codes, space = np.arange(9_000)[:, None] % 300, CodeSpace(1, 300)
+@pytest.mark.parametrize("count", [0, 9_000])  # none, or more than are ranked at once
+def test_any_number_of_images_is_ranked(count):
+    codes, space = np.arange(count)[:, None] % 300, CodeSpace(1, 300)
     np.testing.assert_array_equal(space.unrank(space.rank(codes)), codes)
-
-
-def test_no_images():
-    space = CodeSpace(16, 512)
-    assert space.rank(np.empty((0, 16), np.int32)).shape == (0, 13)
-    assert space.unrank(np.empty((0, 13), np.uint8)).shape == (0, 16)
 
 
 @pytest.mark.parametrize(
