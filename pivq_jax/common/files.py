@@ -152,8 +152,9 @@ def new_folder(target: Path) -> Iterator[Path]:
     check_new_folder(target, "folder")
     target = target.resolve()
     exists, temporary = target.exists(), _incomplete(target)
-    if temporary.exists():  # of a command that was killed, as it is not locked
-        shutil.rmtree(temporary)
+    if temporary.exists():  # of a command that was killed
+        with _locked(temporary, target):
+            shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
     with name_file_in_errors(target), _locked(temporary, target):
         try:
