@@ -245,12 +245,11 @@ def explore(task: Task) -> None:
         raise InputError("--mode=explore runs in one process: leave --distributed out")
     with listen(task.address, task.port) as listener:
         try:
-            model = _open_model(task, writes=False)
-            model, dataset, note = _data_or_held_out(model, task.config)
-            if note:
-                say(note)
-            engine = Engine(model, dataset, "decoded training image" if note else "test image")
-            name = task.workdir if task.published is None else model.config.name
+            session = _open_with_images(task, _open_model(task, writes=False))
+            decoded = isinstance(session.whole.test, Decoded)
+            shown = "decoded training image" if decoded else "test image"
+            engine = Engine(session.model, session.whole, shown)
+            name = task.workdir if task.published is None else session.model.config.name
             print(f"explore {name} at {url(listener, task.address)} (Ctrl-C ends)", flush=True)
             serve(engine, listener, task.address)
         except KeyboardInterrupt:
@@ -292,32 +291,23 @@ def _open_with_parents(task: Task) -> Session:
 
 
 def _open_with_images(task: Task, model: TrainedModel) -> Session:
-    """As `_open`, but the last parents stand for missing images; see `_data_or_held_out`."""
-    model, dataset, note = _data_or_held_out(model, task.config)
-    if note:
-        say(note)
-    return Session(model, dataset, task.workdir, model.parents)
-
-
-def _data_or_held_out(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
-    """Returns a model, its data and a note, empty where the data is there.
-
-    Otherwise the model's last parents are held out: it is returned without them, and they, decoded,
-    stand for test images, which the note says.
+    """As `_open`, but if the data of a published model is missing, its last parents are held out:
+    they, decoded, stand for test images, which is said.
     """
+    data, parents = task.config.data, model.parents
     try:
-        published = model.parents is not None
-        if published and config.data.name == "image_folder" and not config.data.path:
+        if parents is not None and data.name == "image_folder" and not data.path:
             raise InputError("its folder is not published: give --config.data.path")
-        return model, dataset_from_config(config), ""
+        dataset = dataset_from_config(task.config)
     except (InputError, ImportError) as error:
-        if model.parents is None or len(model.parents) < 3:
+        if parents is None or len(parents) < 3:
             raise
-        count = min(HELD_OUT, len(model.parents) - 2)
-        note = f"{count} training images, as they decode, stand for test images ({error})"
-    labels = model.labels and model.labels._replace(values=model.labels.values[:-count])
-    without = dataclasses.replace(model, parents=model.parents[:-count], labels=labels)
-    return without, _of_parents(model, count), note
+        count = min(HELD_OUT, len(parents) - 2)
+        say(f"{count} training images, as they decode, stand for test images ({error})")
+        dataset = _of_parents(model, count)
+        labels = model.labels and model.labels._replace(values=model.labels.values[:-count])
+        model = dataclasses.replace(model, parents=parents[:-count], labels=labels)
+    return Session(model, dataset, task.workdir, model.parents)
 
 
 def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
@@ -395,8 +385,7 @@ def _write_images(task: Task, folder: str) -> None:
     if changes:
         edits.check_edit(model, changes)
         if model.labels is None:
-            model, dataset, _ = _data_or_held_out(model, task.config)
-            model = edits.learn_factors(Session(model, dataset, task.workdir), changes)
+            model = edits.learn_factors(_open_with_images(task, model), changes)
     writes, psnrs = jax.process_index() == 0, []
     codes: dict[str, np.ndarray] = {}
     doing = "editing" if changes else "reconstructing"

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pivq_jax.common.terms import TERMS, Terms
+from pivq_jax.common.terms import TERMS
 
 # Metrics that say nothing about the model, or that the card has elsewhere.
 LEFT_OUT = ("step", "train_seconds", "train_images_per_second", "sample_images_per_second")
@@ -26,9 +26,12 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
         for name, value in metrics.items()
         if type(value) in (int, float) and name not in LEFT_OUT
     }
-    terms = TERMS.get(data["name"])
-    metadata = _metadata(config, numbers, terms)
-    front = "\n".join(f"{name}: {json.dumps(value)}" for name, value in metadata.items())
+    task = "unconditional-image-generation"
+    metadata: dict[str, Any] = {
+        "library_name": "pivq_jax",
+        "pipeline_tag": task,
+        "tags": ["jax", "vector-quantization", "autoencoder", "image-generation"],
+    }
     staged = new = licence = measured = ""
     if stages > 1:
         staged = (
@@ -38,14 +41,23 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
     if parents:
         made = "new = model.decode(model.sample(jax.random.key(0), 16))"
         new = f"{made}  # of {parents:,} images' codes\n"
-    if terms:
+    if terms := TERMS.get(data["name"]):
+        metadata["license"] = terms.identifier
         licence = f"\n## Licence\n\n{terms.text}\n"
     if numbers:
+        results = {
+            "task": {"type": task},
+            "dataset": {"type": data["name"], "name": data["name"], "split": "test"},
+            "metrics": [{"type": name, "value": value} for name, value in numbers.items()],
+        }
+        metadata["model-index"] = [{"name": config["name"], "results": [results]}]
         rows = "".join(
             f"| {name} | {value:.4g} |\n" if isinstance(value, float) else f"| {name} | {value} |\n"
             for name, value in numbers.items()
         )
         measured = f"\n## Test split\n\n| metric | value |\n| --- | --- |\n{rows}"
+    # As JSON, each value is YAML, too.
+    front = "\n".join(f"{name}: {json.dumps(value)}" for name, value in metadata.items())
     return f"""---
 {front}
 ---
@@ -68,25 +80,3 @@ mixed = model.decode(model.recombine(codes, codes[::-1], jax.random.key(0)))
 
 The names and layouts of the weights are PyTorch's.
 {licence}{measured}"""
-
-
-def _metadata(
-    config: dict[str, Any], numbers: dict[str, Any], terms: Terms | None
-) -> dict[str, Any]:
-    """The card's metadata for the hub; as JSON, each value is YAML, too."""
-    task, data = "unconditional-image-generation", config["data"]["name"]
-    head: dict[str, Any] = {
-        "library_name": "pivq_jax",
-        "pipeline_tag": task,
-        "tags": ["jax", "vector-quantization", "autoencoder", "image-generation"],
-    }
-    if terms:
-        head["license"] = terms.identifier
-    if numbers:
-        results = {
-            "task": {"type": task},
-            "dataset": {"type": data, "name": data, "split": "test"},
-            "metrics": [{"type": name, "value": value} for name, value in numbers.items()],
-        }
-        head["model-index"] = [{"name": config["name"], "results": [results]}]
-    return head
