@@ -19,8 +19,14 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.terms import TERMS
 from pivq_jax.data import Dataset, decode_image, images_to_float, images_to_uint8
-from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
-from pivq_jax.explore.meanings import find_meanings, words
+from pivq_jax.explore.factors import (
+    Probe,
+    edit_in_order,
+    find_meanings,
+    fit_probe,
+    read_values,
+    words,
+)
 from pivq_jax.explore.pool import encode_pool, nearest, shrink
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import Labels
@@ -142,7 +148,7 @@ class Engine:
             "batch": BATCH,
             "mostExamples": MAX_EXAMPLES,
             "mostBytes": MAX_BYTES,
-            **self._meanings._asdict(),
+            **self._meanings,
             "factors": [
                 {
                     "name": words(name),

@@ -1,9 +1,11 @@
-"""Labelled factors: read from decoded images, and edited in codes whose places are kept."""
+"""Labelled factors: what entries tell of them, read from decoded images, edited in codes."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from scipy.cluster.vq import kmeans2
 
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
@@ -13,6 +15,7 @@ NOISE = 2.0  # standard deviation in grey levels of what is taken for noise in e
 # A value is sure if its lead over each other one is at least this share of the mean lead in images
 # that have it, and this ratio of probabilities.
 LEAST_LEAD, LEAST_RATIO = 0.3, 9.0
+CLUSTERS = 8  # groups of entries where there are no labels; more colours are hard to tell apart
 
 
 class Probe(NamedTuple):
@@ -98,3 +101,42 @@ def edit_in_order(model: TrainedModel, codes: np.ndarray, factor: int, value: in
     replaced = np.empty(len(codes), np.int32)
     replaced[np.argsort(codes, kind="stable")] = partners  # those of the sorted codes
     return replaced
+
+
+def find_meanings(
+    space: sampling.CodeSpace,
+    codebook: jax.Array,
+    codes: np.ndarray,
+    labels: np.ndarray,
+    factors: Mapping[str, Sequence[str]],
+    seed: int,
+) -> dict[str, Any]:
+    """Returns what codebook entries tell: `grouping`, `groups` and `entries` in page/backend.js.
+
+    Each entry is attributed to the factor that it tells most about, as the code atlas does. Without
+    labels, entries are grouped by k-means on the codebook, from the seed.
+    """
+    size = space.codebook_size
+    share = np.bincount(space.occurrences(codes)[1], minlength=size) / len(codes)
+    entries = [{"group": -1, "value": "", "text": "", "share": each} for each in share.tolist()]
+    if not factors:
+        count = min(CLUSTERS, size)
+        _, clusters = kmeans2(np.asarray(codebook), count, minit="++", rng=seed)
+        for entry, cluster in zip(entries, clusters.tolist(), strict=True):
+            entry["group"] = cluster
+        groups = [f"cluster {i + 1}" for i in range(count)]
+        return {"grouping": "cluster", "groups": groups, "entries": entries}
+    names = list(factors)
+    for found in sampling.informative_codes(space, codes, labels, factors, size):
+        entries[found.code] |= {
+            "group": names.index(found.factor),
+            "value": found.value,
+            "text": f"{words(found.factor)}: {found.value} in {found.value_share:.0%} of images"
+            f" with it, {found.value_share_of_all:.0%} of all",
+        }
+    return {"grouping": "factor", "groups": [words(name) for name in names], "entries": entries}
+
+
+def words(name: str) -> str:
+    """Returns the name of a factor as text."""
+    return name.replace("_", " ")

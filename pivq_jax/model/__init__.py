@@ -1,7 +1,6 @@
 """The networks: encoder, quantizer and decoder, which `PIVQ` puts together, and a discriminator."""
 
-from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
 
-__all__ = ["PIVQ", "initial_codebook", "pivq_from_config", "squared_distances"]
+__all__ = ["PIVQ", "pivq_from_config", "squared_distances"]
