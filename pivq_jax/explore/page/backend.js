@@ -2,12 +2,8 @@
  * The interface between the page and the model.
  *
  * The page calls a `Backend` and nothing else: it never fetches, and knows neither JAX nor ONNX.
- * `server.js` implements it with requests to `pivq_jax.explore`. An implementation without a server
- * is given to the page instead, in a `start.js` of its own:
- *
- *     import { explore } from "./explorer.js";
- *     import { ServerBackend } from "./server.js";
- *     explore(new ServerBackend());
+ * `server.js` implements it with requests to `pivq_jax.explore`, and `start.js` gives that to the
+ * page; an implementation without a server brings a `start.js` of its own.
  *
  * Shapes: N codes an image, K codebook entries, images of S x S pixels.
  *

@@ -8,7 +8,6 @@ import { download, paint, thumbnail } from "./pictures.js";
 import { Slots } from "./slots.js";
 import {
   countDiffering,
-  countExchanged,
   exchange,
   exchangeOrder,
   fromFragment,
@@ -93,8 +92,8 @@ class Explorer {
 
   #listen() {
     const on = (id, event, act) => find(id).addEventListener(event, act);
-    on("undo", "click", () => this.#undo());
-    on("redo", "click", () => this.#redo());
+    on("undo", "click", () => this.#go(-1));
+    on("redo", "click", () => this.#go(1));
     on("new-face", "click", () => this.#act(() => this.#newFace()));
     on("open", "click", () => this.#pick(CODES, (file) => this.#openCodes(file)));
     on("save-codes", "click", () => this.#act(() => this.#saveCodes()));
@@ -121,8 +120,8 @@ class Explorer {
   #key(event) {
     if (!(event.ctrlKey || event.metaKey) || event.altKey || document.querySelector("dialog[open]")) return;
     const key = event.key.toLowerCase();
-    if (key === "z" && !event.shiftKey) this.#undo();
-    else if (key === "y" || key === "z") this.#redo();
+    if (key === "z" && !event.shiftKey) this.#go(-1);
+    else if (key === "y" || key === "z") this.#go(1);
     else return;
     event.preventDefault();
   }
@@ -262,18 +261,12 @@ class Explorer {
     this.#turning = this.#turning.then(() => this.#act(work));
   }
 
-  #undo() {
-    if (!this.#history.canUndo) return;
-    this.#history.undo();
+  /** Undoes (-1), or does again (1). */
+  #go(step) {
+    if (!this.#history.has(step)) return;
+    this.#history.go(step);
     this.#show();
-    this.#say("Undone.");
-  }
-
-  #redo() {
-    if (!this.#history.canRedo) return;
-    this.#history.redo();
-    this.#show();
-    this.#say("Done again.");
+    this.#say(step < 0 ? "Undone." : "Done again.");
   }
 
   #change(state, gesture) {
@@ -283,25 +276,25 @@ class Explorer {
 
   /** Shows the present state; the decoded image follows. */
   #show() {
-    const { a, b, pairs } = this.#history.present;
+    const { a, b, pairs, codes } = this.#history.present;
     paint(find("image-a"), a.image, `A: ${a.name}`);
     paint(find("image-b"), b.image, `B: ${b.name}`);
     find("name-a").textContent = a.name;
     find("name-b").textContent = b.name;
     this.#slots.show(this.#history.present);
     this.#factors.tell();
-    const all = exchangeOrder(pairs).length;
-    const count = countExchanged(this.#history.present);
-    const text = `${count} of ${all} pairs exchanged`;
+    const differing = exchangeOrder(pairs);
+    const count = differing.filter((slot) => codes[slot] === pairs.b[slot]).length;
+    const text = `${count} of ${differing.length} pairs exchanged`;
     const slider = find("slider");
-    slider.max = all;
+    slider.max = differing.length;
     slider.value = count;
-    slider.disabled = !all;
+    slider.disabled = !differing.length;
     slider.setAttribute("aria-valuetext", text);
     find("exchanged").textContent = text;
     for (const id of ["save-codes", "save-image", "copy-link"]) find(id).disabled = false;
-    find("undo").disabled = !this.#history.canUndo;
-    find("redo").disabled = !this.#history.canRedo;
+    find("undo").disabled = !this.#history.has(-1);
+    find("redo").disabled = !this.#history.has(1);
     this.#entries.close(); // a choice in it would be for the state before
     this.#decode();
     this.#comparing.abort();

@@ -1,7 +1,7 @@
 /** The code sets as columns of chips: each code of A above its partner in B. */
 
 import { find, make } from "./elements.js";
-import { commonSlots, exchangeOrder } from "./state.js";
+import { exchangeOrder } from "./state.js";
 
 /** Whether the value of a factor is a colour. */
 export const isColour = (value) => /^#[0-9a-f]{6}$/i.test(value);
@@ -63,21 +63,20 @@ export class Slots {
     for (const [slot, { box, pair, chips }] of this.#parts) {
       const code = state.codes[slot];
       const own = code !== state.pairs.a[slot] && code !== state.pairs.b[slot];
-      if (chips.own?.dataset.code !== String(code)) chips.own?.remove();
-      if (own && !chips.own?.isConnected) {
-        chips.own = chip(code, this.#model, "By hand: ");
-        chips.own.dataset.code = code;
-        pair.append(chips.own);
-      }
-      if (!own) chips.own = undefined;
+      chips.own?.remove();
+      chips.own = own ? chip(code, this.#model, "By hand: ") : null;
       box.dataset.code = code;
       box.classList.toggle("by-hand", own);
       mark(chips.a, code === state.pairs.a[slot]);
-      if (chips.b) mark(chips.b, code === state.pairs.b[slot]);
-      if (chips.own) mark(chips.own, true);
-      if (chips.b) pair.setAttribute("aria-pressed", String(code === state.pairs.b[slot]));
-      const name = box.querySelector(".replace");
-      if (name) name.setAttribute("aria-label", `Replace ${code}`);
+      if (chips.b) {
+        mark(chips.b, code === state.pairs.b[slot]);
+        pair.setAttribute("aria-pressed", String(code === state.pairs.b[slot]));
+      }
+      if (own) {
+        mark(chips.own, true);
+        pair.append(chips.own);
+      }
+      box.querySelector(".replace")?.setAttribute("aria-label", `Replace ${code}`);
     }
     if (this.#told) this.#tell(this.#told);
   }
@@ -85,7 +84,7 @@ export class Slots {
   #build(pairs) {
     this.#pairs = pairs;
     this.#parts.clear();
-    const common = commonSlots(pairs);
+    const common = [...pairs.a.keys()].filter((slot) => pairs.a[slot] === pairs.b[slot]);
     const columns = [exchangeOrder(pairs), common];
     for (const [index, place] of this.#places.entries()) {
       place.replaceChildren(...columns[index].map((slot) => this.#column(slot, pairs)));

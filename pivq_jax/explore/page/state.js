@@ -25,16 +25,6 @@ export function exchangeOrder(pairs) {
   return slots.sort((one, other) => pairs.cost[one] - pairs.cost[other] || one - other);
 }
 
-/** The slots of codes that both images have. */
-export function commonSlots(pairs) {
-  return [...pairs.a.keys()].filter((slot) => pairs.a[slot] === pairs.b[slot]);
-}
-
-/** How many pairs are exchanged. */
-export function countExchanged({ pairs, codes }) {
-  return exchangeOrder(pairs).filter((slot) => codes[slot] === pairs.b[slot]).length;
-}
-
 /** How many codes differ between two sets in the order of slots. */
 export function countDiffering(codes, others) {
   return codes.filter((code, slot) => code !== others[slot]).length;
@@ -63,30 +53,32 @@ export function interpolate(state, count) {
   return { ...state, codes };
 }
 
-/** What was shown before, and after. */
+/** The states that were shown, in order; one of them is present. */
 export class History {
-  #past = [];
-  #future = [];
+  #states = [];
+  #place = -1;
   #gesture = null;
-  /** @type {State} */
-  present = null;
+
+  /** @type {State | null} */
+  get present() {
+    return this.#states[this.#place] ?? null;
+  }
 
   /**
    * @param {State} state
    * @param {string} [gesture] - states of one gesture, such as pulling the slider, are undone at once.
    */
   push(state, gesture = null) {
-    if (this.present && (gesture === null || gesture !== this.#gesture)) {
-      this.#past = [...this.#past.slice(1 - MAX_UNDO), this.present];
-    }
+    const past = this.#states.slice(0, this.#place + 1);
+    if (gesture !== null && gesture === this.#gesture) past.pop();
+    this.#states = [...past.slice(-MAX_UNDO), state];
+    this.#place = this.#states.length - 1;
     this.#gesture = gesture;
-    this.#future = [];
-    this.present = state;
   }
 
   /** The state in which a gesture began, or would begin now. */
   before(gesture) {
-    return gesture === this.#gesture ? this.#past.at(-1) : this.present;
+    return this.#states[this.#place - (gesture === this.#gesture ? 1 : 0)];
   }
 
   /** Ends a gesture. */
@@ -94,23 +86,14 @@ export class History {
     this.#gesture = null;
   }
 
-  get canUndo() {
-    return this.#past.length > 0;
+  /** Whether there is a state before the present one (-1), or one after it (1). */
+  has(step) {
+    return this.#place + step in this.#states;
   }
 
-  get canRedo() {
-    return this.#future.length > 0;
-  }
-
-  undo() {
-    this.#future.push(this.present);
-    this.present = this.#past.pop();
-    this.#gesture = null;
-  }
-
-  redo() {
-    this.#past.push(this.present);
-    this.present = this.#future.pop();
+  /** Makes the state before (-1) or after (1) the present one. */
+  go(step) {
+    this.#place += step;
     this.#gesture = null;
   }
 }
