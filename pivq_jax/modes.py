@@ -234,7 +234,7 @@ def decompress(task: Task) -> None:
 def explore(task: Task) -> None:
     """Serves the explorer, a page to exchange the codes of images, until Ctrl-C."""
     try:
-        from pivq_jax.explore.server import listen, serve, url
+        from pivq_jax.explore.server import listen, make_server, url
     except ModuleNotFoundError as error:
         raise InputError(
             f"--mode=explore needs {error.name}: pip install '.[explore]' in a checkout of pivq_jax"
@@ -251,7 +251,7 @@ def explore(task: Task) -> None:
             engine = Engine(session.model, session.whole, shown)
             name = task.workdir if task.published is None else session.model.config.name
             print(f"explore {name} at {url(listener, task.address)} (Ctrl-C ends)", flush=True)
-            serve(engine, listener, task.address)
+            make_server(engine, task.address).run(sockets=[listener])
         except KeyboardInterrupt:
             print("\nstopped")
 

@@ -7,6 +7,7 @@ is the other side. JAX does one thing at a time, in a thread beside that of the 
 import asyncio
 import base64
 import json
+import os
 import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -113,29 +114,24 @@ def make_app(engine: Engine, address: str) -> Starlette:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Listens at an address, at any free port if it is 0; what connects waits for `serve`."""
+    """Listens at an address, at any free port if it is 0; what connects waits for a server."""
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:  # the latter of names such as 127.0.0..1
         raise InputError(f"--address={address} is unknown here: use localhost") from error
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(place)
-        listener.listen()
+        # An address such as :: is one of version 4, too.
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(place, family=family, dualstack_ipv6=both)
     except OSError as error:
-        listener.close()
-        reason = (error.strerror or str(error)).lower()
+        reason = os.strerror(error.errno or 0).lower()
         raise InputError(
             f"cannot serve at {address}, port {port} ({reason}): give another --address or --port"
         ) from error
-    return listener
 
 
-def serve(engine: Engine, listener: socket.socket, address: str) -> None:
-    """Answers requests at the socket and the address of `listen` until Ctrl-C."""
+def make_server(engine: Engine, address: str) -> uvicorn.Server:
+    """Returns the server, to be run with the socket of `listen` at this address."""
     config = uvicorn.Config(
         make_app(engine, address),
         lifespan="off",
@@ -145,7 +141,7 @@ def serve(engine: Engine, listener: socket.socket, address: str) -> None:
         server_header=False,
         timeout_graceful_shutdown=END_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
 
 
 def url(listener: socket.socket, address: str) -> str:

@@ -1,6 +1,6 @@
 """The page under attack: slow connections, 2,000 requests of all kinds, its server's memory.
 
-What each request is answered is in tests/explore: server_test.py, guard_test.py, patience_test.py.
+What each request is answered is in tests/explore: server_test.py and guard_test.py.
 """
 
 import http.client
@@ -30,7 +30,7 @@ from tests.explore.engines import untrained_engine
 engine = untrained_engine(load_config("image_folder:smoke").with_fields(TINY))
 listener = server.listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
-server.serve(engine, listener, "127.0.0.1")
+server.make_server(engine, "127.0.0.1").run(sockets=[listener])
 """
 
 

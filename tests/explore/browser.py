@@ -25,18 +25,10 @@ SCHEMES = ("light", "dark")
 @contextlib.contextmanager
 def served(engine: Any) -> Iterator[str]:
     """Serves the page in a thread; its address."""
-    import uvicorn
-
-    from pivq_jax.explore.server import listen, make_app, url
+    from pivq_jax.explore.server import listen, make_server, url
 
     with listen("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(
-            make_app(engine, "127.0.0.1"),
-            lifespan="off",
-            log_level="critical",
-            timeout_graceful_shutdown=1,
-        )
-        server = uvicorn.Server(config)
+        server = make_server(engine, "127.0.0.1")
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -74,6 +66,11 @@ def settle(page: Any) -> None:
             .sort((one, other) => one.dataset.slot - other.dataset.slot)
             .map((slot) => slot.dataset.code).join("."))"""
     )
+
+
+def wait_for_name(page: Any, side: str, name: str) -> None:
+    """Waits until the image of a side has a name with this text in it."""
+    page.locator(f"#name-{side}", has_text=name).wait_for()
 
 
 def codes_of(page: Any) -> list[int]:
