@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import images_to_float
+from pivq_jax.data.images import images_to_float, load_image
 from pivq_jax.explore import engine as engine_module
-from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
+from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine, read_image
 from pivq_jax.sampling import Labels
 from tests.conftest import ROOT, STAGES
 from tests.explore.engines import untrained_engine
+from tests.explore.image_files import claimed_jpeg, claimed_png, content_of, picture
 
 N, K, SIZE = 8, 32, 16  # of the tiny model
 PAGE = Path(engine_module.__file__).parent / "page"
@@ -61,11 +62,11 @@ def test_a_backend_has_the_methods_of_the_interface(file):
 
 def test_images_are_encoded_and_decoded_as_the_model_does(engine):
     model, test = engine.model, engine.dataset.test
-    picture = engine.example(5)
-    assert picture.name == "test image 5"
-    np.testing.assert_array_equal(picture.image, test[5]["image"])
+    shown = engine.example(5)
+    assert shown.name == "test image 5"
+    np.testing.assert_array_equal(shown.image, test[5]["image"])
     codes = np.asarray(model.encode(images_to_float(test[5]["image"][None])))
-    np.testing.assert_array_equal(picture.codes, codes[0])
+    np.testing.assert_array_equal(shown.codes, codes[0])
     sets = some_sets(0, BATCH)
     one_by_one = np.concatenate([engine.decode(row[None]) for row in sets])
     together = engine.decode(sets)
@@ -111,11 +112,11 @@ def test_a_new_face_takes_about_half_of_the_pairs_of_two_training_images(engine)
     pool, train, parents = engine.pool, engine.dataset.train, set()
     for seed in range(5):
         face = engine.recombine(jax.random.key(seed))
-        for picture in (face.a, face.b):
-            index = int(picture.name.removeprefix("training image "))
+        for parent in (face.a, face.b):
+            index = int(parent.name.removeprefix("training image "))
             parents.add(index)
-            np.testing.assert_array_equal(picture.image, train[index]["image"])
-            np.testing.assert_array_equal(picture.codes, pool.codes[index])
+            np.testing.assert_array_equal(parent.image, train[index]["image"])
+            np.testing.assert_array_equal(parent.codes, pool.codes[index])
         assert face.a.name != face.b.name
         np.testing.assert_array_equal(face.pairs.a, face.a.codes)
         np.testing.assert_array_equal(np.sort(face.pairs.b), face.b.codes)
@@ -288,6 +289,40 @@ def test_whatever_passes_are_code_sets(engine, value):
         return
     assert sets.shape == (len(value), N) and sets.dtype == np.int32
     assert all(len({*row}) == N and min(row) >= 0 and max(row) < K for row in sets.tolist())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_own_images_are_cropped_as_a_folder_of_images_is(kind, tmp_path):
+    content = content_of(picture(200, 100), kind)
+    (tmp_path / "image.png").write_bytes(content)
+    np.testing.assert_array_equal(read_image(content, 16), load_image(tmp_path / "image.png", 16))
+    with pytest.raises(InputError, match="cannot read"):
+        read_image(content[: len(content) // 2], 16)
+
+
+OTHER_FILES = [content_of(picture(), kind) for kind in ("GIF", "BMP", "TIFF", "WEBP", "PPM")]
+OTHER_FILES += [b"", b"text", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe", b"\xff\xd8\xff"]
+
+
+@pytest.mark.parametrize("content", OTHER_FILES, ids=range(11))
+def test_other_files_are_refused(content):
+    with pytest.raises(InputError, match="PNG or JPEG"):
+        read_image(content, 16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        claimed_png(20_000, 10_000),
+        claimed_png(100_000, 100_000),
+        claimed_png(2**20, 2**10),
+        claimed_jpeg(20_000, 10_000),
+    ],
+    ids=range(4),
+)
+def test_huge_images_are_refused_by_their_header(content):
+    with pytest.raises(InputError, match="exceeds limit of 178956970 pixels"):
+        read_image(content, 16)
 
 
 def test_numbers_out_of_range_are_refused(engine):

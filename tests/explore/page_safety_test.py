@@ -2,19 +2,11 @@
 
 import json
 import shutil
-import socket
-import threading
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.explore.browser import (
-    assert_shown,
-    codes_of,
-    pairs_of,
-    served,
-    settle,
-)
+from tests.explore.browser import assert_shown, codes_of, pairs_of, served, settle
 
 pytestmark = pytest.mark.slow
 
@@ -70,29 +62,13 @@ def test_a_server_that_is_gone_is_told(browser, engine):
     page.close()
 
 
-def test_pages_of_other_sites_get_nothing(browser, address):
+def test_pages_of_other_sites_get_nothing(browser, address, tmp_path):
     """A page at another origin, and one whose name leads here, as after DNS rebinding."""
-    port = urlsplit(address).port
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        evil = f"http://localhost:{other.getsockname()[1]}/"
-        body = b"<!doctype html><title>other</title>"
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
+    from benchmarks.explore_browser import serving
 
-        def answer() -> None:
-            while True:
-                try:
-                    connection, _ = other.accept()
-                except OSError:
-                    return
-                connection.recv(65_536)
-                connection.sendall(head.encode() + body)
-                connection.close()
-
-        threading.Thread(target=answer, daemon=True).start()
-        page = browser.new_page()
-        page.goto(evil)
+    page = browser.new_page()
+    with serving(tmp_path) as other:
+        page.goto(other.replace("127.0.0.1", "localhost"))
         for mode in ("cors", "no-cors"):
             kind = page.evaluate(
                 """([address, mode]) => fetch(address + "api/model", { mode })
@@ -101,13 +77,10 @@ def test_pages_of_other_sites_get_nothing(browser, address):
             )
             assert kind in ("refused", "opaque0")
         page.close()
-        other.shutdown(socket.SHUT_RDWR)
-    program = browser.browser_type
-    rebound = program.launch(
+    rebound = browser.browser_type.launch(
         executable_path=shutil.which("chromium"),
         args=["--no-sandbox", "--host-resolver-rules=MAP evil.example 127.0.0.1"],
     )
-    page = rebound.new_page()
-    answer = page.goto(f"http://evil.example:{port}/")
+    answer = rebound.new_page().goto(f"http://evil.example:{urlsplit(address).port}/")
     assert answer.status == 403 and json.loads(answer.text()).keys() == {"error"}
     rebound.close()

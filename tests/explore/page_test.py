@@ -20,6 +20,7 @@ from tests.explore.browser import (
     pairs_of,
     pixels,
     settle,
+    wait_for_name,
 )
 
 pytestmark = [pytest.mark.slow, both_backends]
@@ -108,17 +109,13 @@ def test_an_image_is_chosen(open_page, engine):
     dialog.get_by_role("button", name="Next").click()
     dialog.get_by_role("button", name="30, test image").click()
     assert dialog.is_hidden()
-    page.wait_for_function(
-        "() => document.getElementById('name-b').textContent === 'test image 30'"
-    )
+    wait_for_name(page, "b", "test image 30")
     assert_shown(page, engine, pairs_of(engine, 0, 30).a.tolist())
     np.testing.assert_array_equal(pixels(page, "image-b"), engine.dataset.test[30]["image"])
     page.get_by_role("button", name="Choose for A").click()
     page.get_by_label("Any number").fill("127")
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "() => document.getElementById('name-a').textContent === 'test image 127'"
-    )
+    wait_for_name(page, "a", "test image 127")
     assert_shown(page, engine, pairs_of(engine, 127, 30).a.tolist())
     page.get_by_role("button", name="Choose for A").click()
     page.keyboard.press("Escape")
@@ -134,9 +131,7 @@ def test_an_own_image_is_dropped_or_picked(open_page, engine, tmp_path):
     own = image_file(tmp_path)
     image = load_image(own, engine.size)
     drop(page, "#side-b", (name, own.read_bytes()))
-    page.wait_for_function(
-        "() => document.getElementById('name-b').textContent.includes('onerror')"
-    )
+    wait_for_name(page, "b", "onerror")
     settle(page)
     assert page.locator("#name-b").text_content() == name and not page.locator("img").count()
     np.testing.assert_array_equal(pixels(page, "image-b"), image)
@@ -148,7 +143,7 @@ def test_an_own_image_is_dropped_or_picked(open_page, engine, tmp_path):
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Own image for A").click()
     chooser.value.set_files(own)
-    page.wait_for_function("() => document.getElementById('name-a').textContent === 'own.png'")
+    wait_for_name(page, "a", "own.png")
     settle(page)
     np.testing.assert_array_equal(pixels(page, "image-a"), image)
     assert page.locator("#slots .slot").count() == 0  # both are the same image now
@@ -156,7 +151,7 @@ def test_an_own_image_is_dropped_or_picked(open_page, engine, tmp_path):
 
     other = image_file(tmp_path, "other.jpg", (30, 20))
     drop(page, "body", ("one.png", own.read_bytes()), ("other.jpg", other.read_bytes()))
-    page.wait_for_function("() => document.getElementById('name-b').textContent === 'other.jpg'")
+    wait_for_name(page, "b", "other.jpg")
     assert page.locator("#name-a").text_content() == "one.png"
 
 
@@ -231,9 +226,7 @@ def test_a_code_put_in_by_hand_is_in_the_way_of_itself(open_page, engine):
 def test_a_new_face_is_shown_beside_the_training_image_most_like_it(open_page, engine):
     page = open_page()
     page.get_by_role("button", name="New face").click()
-    page.wait_for_function(
-        "() => document.getElementById('name-a').textContent.startsWith('training')"
-    )
+    wait_for_name(page, "a", "training")
     settle(page)
     names = [page.locator(f"#name-{side}").text_content() for side in "ab"]
     indices = [int(name.removeprefix("training image ")) for name in names]
@@ -278,21 +271,17 @@ def test_image_and_codes_are_saved_and_opened_again(open_page, engine, tmp_path)
     with other.expect_file_chooser() as chooser:
         other.get_by_role("button", name="Open codes").click()
     chooser.value.set_files(tmp_path / "mine.pivq")
-    other.wait_for_function("() => document.getElementById('name-a').textContent === 'mine.pivq'")
+    wait_for_name(other, "a", "mine.pivq")
     assert_shown(other, engine, sorted(codes))
     drop(other, "body", ("dropped.pivq", (tmp_path / "mine.pivq").read_bytes()))
-    other.wait_for_function(
-        "() => document.getElementById('name-a').textContent === 'dropped.pivq'"
-    )
+    wait_for_name(other, "a", "dropped.pivq")
     np.testing.assert_array_equal(pixels(other, "image-a"), pixels(page))
 
 
 def test_a_link_holds_the_state(open_page, engine):
     page = open_page()
     page.get_by_role("button", name="New face").click()
-    page.wait_for_function(
-        "() => document.getElementById('name-a').textContent.startsWith('training')"
-    )
+    wait_for_name(page, "a", "training")
     settle(page)
     if page.locator("#slots .pair").count():  # two images of noise may have the same codes
         page.locator("#slots .pair").first.click()
@@ -310,9 +299,7 @@ def test_a_link_holds_the_state(open_page, engine):
     # Opened in a page that is open.
     first = open_page()
     first.evaluate("(fragment) => { location.hash = fragment; }", fragment)
-    first.wait_for_function(
-        "() => document.getElementById('name-a').textContent.startsWith('training')"
-    )
+    wait_for_name(first, "a", "training")
     assert_shown(first, engine, codes_of(page))
     first.get_by_role("button", name="Undo").click()
     assert_shown(first, engine, pairs_of(engine).a.tolist())
