@@ -38,26 +38,19 @@ SHORT = FIXED._replace(code="short", table=bytes([4, 8, 1, 0, 1, 0, 0, 4]), data
 PRIOR = FIXED._replace(
     code="prior", table=bytes.fromhex("61bde0d8"), data=bytes.fromhex("0b4539831a")
 )
-VECTORS = {
-    "fixed": (
-        FIXED,
-        "50495651 01 00 00 0102030405060708 00000003 00000008 00000010 00000003 0000001a"
-        " 78da4bd42bc84b6748d24fd6cb2a486738bc07cc05004d0c072a"
-        " 002005 8c1e2684ca462d2c",
-    ),
-    "prior": (
-        PRIOR,
-        "50495651 02 00 02 0102030405060708 00000003 00000008 00000010 00000003 0000001e"
-        " 78da4bdcfbe046a25e415e3a43927eb25e56413ac3e13d602e008ef10a00"
-        " 0b4539831a 60d9107ca29886cf",
-    ),
-    "short": (
-        SHORT,
-        "50495651 01 00 01 0102030405060708 00000003 00000008 00000010 00000003 00000022"
-        " 78da63e160646064606049d42bc84b6748d24fd6cb2a486738bc07cc05004ef4073c"
-        " 1cc0 31bb3f51ada2d8f5",
-    ),
+TEXTS = {
+    FIXED: "50495651 01 00 00 0102030405060708 00000003 00000008 00000010 00000003 0000001a"
+    " 78da4bd42bc84b6748d24fd6cb2a486738bc07cc05004d0c072a"
+    " 002005 8c1e2684ca462d2c",
+    PRIOR: "50495651 02 00 02 0102030405060708 00000003 00000008 00000010 00000003 0000001e"
+    " 78da4bdcfbe046a25e415e3a43927eb25e56413ac3e13d602e008ef10a00"
+    " 0b4539831a 60d9107ca29886cf",
+    SHORT: "50495651 01 00 01 0102030405060708 00000003 00000008 00000010 00000003 00000022"
+    " 78da63e160646064606049d42bc84b6748d24fd6cb2a486738bc07cc05004ef4073c"
+    " 1cc0 31bb3f51ada2d8f5",
 }
+VECTORS = [(contents, bytes.fromhex(text)) for contents, text in TEXTS.items()]
+each_vector = pytest.mark.parametrize("contents, content", VECTORS, ids=("fixed", "prior", "short"))
 
 
 def finish(body: bytes) -> bytes:
@@ -72,17 +65,11 @@ def head(
     return start + listed
 
 
-@pytest.fixture
-def vectors() -> dict[str, tuple[Contents, bytes]]:
-    return {name: (held, bytes.fromhex(text)) for name, (held, text) in VECTORS.items()}
-
-
-@pytest.mark.parametrize("name", VECTORS)
-def test_the_vectors_are_read_and_written(vectors, name):
-    contents, content = vectors[name]
-    assert parse(content, name) == contents
+@each_vector
+def test_the_vectors_are_read_and_written(contents, content):
+    assert parse(content, "file") == contents
     written = pack(contents)
-    assert parse(written, name) == contents
+    assert parse(written, "file") == contents
     # Another zlib may compress the list otherwise.
     assert written[:31] == content[:31]
     (length,) = struct.unpack(">I", written[31:35])
@@ -108,9 +95,8 @@ def test_the_codes_of_the_vectors():
     assert list(bits_back.decode_sets(PRIOR.data, 3, prior)) == CODES.tolist()
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_every_changed_byte_is_noticed(vectors, name):
-    _, content = vectors[name]
+@each_vector
+def test_every_changed_byte_is_noticed(contents, content):
     for index in range(len(content)):
         for change in (1, 2, 4, 8, 16, 32, 64, 128, 255):
             changed = bytearray(content)
@@ -119,9 +105,8 @@ def test_every_changed_byte_is_noticed(vectors, name):
                 parse(bytes(changed), "file")
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_every_cut_and_every_addition_is_noticed(vectors, name):
-    _, content = vectors[name]
+@each_vector
+def test_every_cut_and_every_addition_is_noticed(contents, content):
     for length in range(len(content)):
         with pytest.raises(InputError):
             parse(content[:length], "file")
@@ -129,8 +114,8 @@ def test_every_cut_and_every_addition_is_noticed(vectors, name):
             parse(content[length:] if length else content + b"\0", "file")
 
 
-def test_another_version_is_named(vectors):
-    _, content = vectors["fixed"]
+def test_another_version_is_named():
+    content = bytes.fromhex(TEXTS[FIXED])
     with pytest.raises(InputError, match=r"version 3 of the format .* versions 1 and 2"):
         parse(finish(content[:4] + b"\3" + content[5:-8]), "file")
 
