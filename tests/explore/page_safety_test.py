@@ -64,7 +64,7 @@ def test_a_server_that_is_gone_is_told(browser, engine):
 
 def test_pages_of_other_sites_get_nothing(browser, address, tmp_path):
     """A page at another origin, and one whose name leads here, as after DNS rebinding."""
-    from benchmarks.explore_browser import serving
+    from benchmarks.common import serving
 
     page = browser.new_page()
     with serving(tmp_path) as other:
