@@ -27,12 +27,7 @@ class Pool(NamedTuple):
     small: jax.Array  # uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels
 
 
-def encode_pool(
-    model: TrainedModel,
-    source: Source,
-    factors: Sequence[str],
-    seconds: float = SECONDS,
-) -> Pool:
+def encode_pool(model: TrainedModel, source: Source, factors: Sequence[str]) -> Pool:
     """Encodes training images until all are done, `POOL_IMAGES` are, or time is up, which begins
     with the end of the first batch, in which the encoder is compiled.
     """
@@ -44,7 +39,7 @@ def encode_pool(
             found = codes, labels_of(batch, factors), shrink(batch["image"])
             parts.append([np.asarray(x)[batch["mask"]] for x in found])
             bar.update(len(parts[-1][0]))
-            end = min(end, time.monotonic() + seconds)
+            end = min(end, time.monotonic() + SECONDS)
             if time.monotonic() >= end:
                 break
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]

@@ -19,6 +19,9 @@ from tests.explore.image_files import picture
 # For all tests of a file: the page with a server and without one.
 both_backends = pytest.mark.parametrize("backend", ["server", "static"], scope="module")
 SIZES = ((400, 850), (1600, 1000))
+CODES = """[...document.querySelectorAll(".slot")]
+    .sort((one, other) => one.dataset.slot - other.dataset.slot)
+    .map((slot) => Number(slot.dataset.code))"""
 SCHEMES = ("light", "dark")
 
 
@@ -60,11 +63,9 @@ def served_files(folder: Path) -> Iterator[str]:
 def settle(page: Any) -> None:
     """Waits until the image, its neighbour and the link are those of the state."""
     page.wait_for_function(
-        """() => ["result", "copy"].every(
+        f"""() => ["result", "copy"].every(
             (id) => document.getElementById(id).getAttribute("aria-busy") === "false")
-        && location.hash.includes("c=" + [...document.querySelectorAll(".slot")]
-            .sort((one, other) => one.dataset.slot - other.dataset.slot)
-            .map((slot) => slot.dataset.code).join("."))"""
+        && location.hash.includes("c=" + {CODES}.join("."))"""
     )
 
 
@@ -75,11 +76,7 @@ def wait_for_name(page: Any, side: str, name: str) -> None:
 
 def codes_of(page: Any) -> list[int]:
     """The codes in the order of slots, as the columns show them."""
-    return page.evaluate(
-        """() => [...document.querySelectorAll(".slot")]
-        .sort((one, other) => one.dataset.slot - other.dataset.slot)
-        .map((slot) => Number(slot.dataset.code))"""
-    )
+    return page.evaluate(CODES)
 
 
 def pixels(page: Any, canvas: str = "image") -> np.ndarray:
