@@ -88,8 +88,7 @@ class Engine:
         self, model: TrainedModel, dataset: Dataset, example_name: str = "test image"
     ) -> None:
         self.model, self.dataset, self._example_name = model, dataset, example_name
-        config, factors = model.config, dataset.factors
-        self.size = config.data.image_size
+        self.size = model.config.data.image_size
         self.num_codes = model.space.num_codes
         self.num_examples = len(dataset.test)
         self._codebook = model.codebook
@@ -105,15 +104,13 @@ class Engine:
         )
         for run in progress_bar(programs, desc="compiling", unit="program"):
             run()
-        self.pool = encode_pool(model, dataset.train, tuple(factors))
+        self.pool = encode_pool(model, dataset.train, tuple(dataset.factors))
         if not model.space.ordered:
             self._count(some)
         self.recombine(jax.random.key(0))
         codes, labels, _ = self.pool
         self.nearest(codes[0])
-        self._meanings = find_meanings(
-            model.space, self._codebook, codes, labels, factors, config.seed
-        )
+        self._meanings = find_meanings(model.space, self._codebook, codes, labels, dataset.factors)
 
     def _count(self, some: np.ndarray) -> None:
         """Counts which codes and labels meet, and compiles what needs the counts."""

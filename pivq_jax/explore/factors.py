@@ -109,19 +109,18 @@ def find_meanings(
     codes: np.ndarray,
     labels: np.ndarray,
     factors: Mapping[str, Sequence[str]],
-    seed: int,
 ) -> dict[str, Any]:
     """Returns what codebook entries tell: `grouping`, `groups` and `entries` in page/backend.js.
 
     Each entry is attributed to the factor that it tells most about, as the code atlas does. Without
-    labels, entries are grouped by k-means on the codebook, from the seed.
+    labels, entries are grouped by k-means on the codebook.
     """
     size = space.codebook_size
     share = np.bincount(space.occurrences(codes)[1], minlength=size) / len(codes)
     entries = [{"group": -1, "value": "", "text": "", "share": each} for each in share.tolist()]
     if not factors:
         count = min(CLUSTERS, size)
-        _, clusters = kmeans2(np.asarray(codebook), count, minit="++", rng=seed)
+        _, clusters = kmeans2(np.asarray(codebook), count, minit="++", rng=0)
         for entry, cluster in zip(entries, clusters.tolist(), strict=True):
             entry["group"] = cluster
         groups = [f"cluster {i + 1}" for i in range(count)]
