@@ -11,7 +11,6 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import multivariate_normal
 
-from pivq_jax.common.errors import InputError
 from pivq_jax.explore.factors import (
     CLUSTERS,
     LEAST_RATIO,
@@ -96,38 +95,19 @@ def test_edited_codes_are_in_the_places_of_those_they_replace(engine):
     assert replaced  # some, not all
 
 
-@pytest.mark.parametrize(
-    "factor, value, message",
-    [
-        (1, 0, "factor 1: factors are 0 to 0"),
-        (-1, 0, "factor -1"),
-        (0, 2, "value 2: values of shade are 0 to 1"),
-        (0, -1, "value -1"),
-    ],
-)
-def test_factors_and_values_out_of_range_are_refused(engine, factor, value, message):
-    with pytest.raises(InputError, match=message):
-        engine.edit(some_sets(1)[0], factor, value)
-
-
 TOLD = {"rear_hair": ("none", "long"), "shade": ("dark", "mid", "light")}
-
-
-@pytest.fixture(scope="module")
-def labelled() -> tuple[np.ndarray, np.ndarray]:
-    """Entries 0 and 1 tell the first factor, 2 to 4 the second, 5 to 9 nothing."""
-    rng = np.random.default_rng(0)
-    labels = np.stack([rng.integers(0, 2, 400), rng.integers(0, 3, 400)], 1)
-    chance = 5 + rng.permuted(np.tile(np.arange(5), (400, 1)), axis=1)[:, :2]
-    return np.column_stack([labels[:, 0], 2 + labels[:, 1], chance]), labels
 
 
 def column(found: dict, name: str) -> list:
     return [entry[name] for entry in found["entries"]]
 
 
-def test_entries_get_the_factor_that_they_tell(labelled):
-    codes, labels = labelled
+def test_entries_get_the_factor_that_they_tell():
+    """Entries 0 and 1 tell the first factor, 2 to 4 the second, 5 to 9 nothing."""
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.integers(0, 2, 400), rng.integers(0, 3, 400)], 1)
+    chance = 5 + rng.permuted(np.tile(np.arange(5), (400, 1)), axis=1)[:, :2]
+    codes = np.column_stack([labels[:, 0], 2 + labels[:, 1], chance])
     found = find_meanings(CodeSpace(4, 12), jnp.zeros((12, 3)), codes, labels, TOLD)
     assert found["grouping"] == "factor" and found["groups"] == ["rear hair", "shade"]
     assert column(found, "group") == [0, 0, 1, 1, 1] + 7 * [-1]
