@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.explore.browser import assert_shown, codes_of, pairs_of, served, settle
+from tests.explore.browser import assert_shown, codes_of, pairs_of, served, serving, settle
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +64,6 @@ def test_a_server_that_is_gone_is_told(browser, engine):
 
 def test_pages_of_other_sites_get_nothing(browser, address, tmp_path):
     """A page at another origin, and one whose name leads here, as after DNS rebinding."""
-    from benchmarks.common import serving
-
     page = browser.new_page()
     with serving(tmp_path) as other:
         page.goto(other.replace("127.0.0.1", "localhost"))
