@@ -1,6 +1,6 @@
 """The page under attack: slow connections, 2,000 requests of all kinds, its server's memory.
 
-What each request is answered is in tests/explore: server_test.py and guard_test.py.
+What each request is answered is in tests/explore: server_test.py, guard_test.py, patience_test.py.
 """
 
 import http.client

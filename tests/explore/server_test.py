@@ -1,10 +1,9 @@
-"""Requests and answers, and the end of the server, without a browser."""
+"""Requests and answers, without a browser."""
 
 import asyncio
 import base64
 import json
 import re
-import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ from starlette.testclient import TestClient
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import load_image
 from pivq_jax.explore import server as server_module
-from pivq_jax.explore.server import MAX_JSON, PAGE, Work, listen, make_app, make_server, url
+from pivq_jax.explore.server import MAX_JSON, PAGE, Work, listen, make_app, url
 from tests.explore.image_files import content_of, picture
 
 N, SIZE = 8, 16  # of the tiny model
@@ -267,33 +266,3 @@ def test_an_address_of_version_6_stands_in_brackets():
         pytest.skip("this machine has no IPv6")
     with listener:
         assert url(listener, "::1").startswith("http://[::1]:")
-
-
-def test_the_end_is_quiet_while_requests_run(monkeypatch, capsys):
-    """Over real sockets, around an engine that does next to nothing."""
-    begun, end, failed = threading.Event(), threading.Event(), []
-
-    def neighbours(code: int) -> np.ndarray:
-        begun.set()
-        assert end.wait(60)
-        return np.arange(2)
-
-    monkeypatch.setattr(server_module, "END_SECONDS", 0.1)
-    monkeypatch.setattr(threading, "excepthook", failed.append)
-    engine = SimpleNamespace(describe=lambda: {"id": ""}, neighbours=neighbours)
-    listener, server = listen("127.0.0.1", 0), make_server(engine, "127.0.0.1")
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    request = b"POST /api/neighbours HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 11\r\n\r\n"
-    connections = []
-    for _ in range(4):
-        connections.append(socket.create_connection(listener.getsockname(), timeout=60))
-        connections[-1].sendall(request + b'{"code": 1}')
-    assert begun.wait(60)
-    server.should_exit = True  # as Ctrl-C does
-    threading.Timer(1, end.set).start()  # after the server's patience
-    thread.join(60)
-    assert not thread.is_alive()
-    for connection in connections:
-        connection.recv(10_000)  # an answer, or the end: it does not hang
-    assert not failed and capsys.readouterr().err == ""
