@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.explore.browser import assert_shown, codes_of, pairs_of, served, serving, settle
+from tests.explore.browser import assert_shown, codes_of, pairs_of, served, served_files, settle
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def test_a_server_that_is_gone_is_told(browser, engine):
 def test_pages_of_other_sites_get_nothing(browser, address, tmp_path):
     """A page at another origin, and one whose name leads here, as after DNS rebinding."""
     page = browser.new_page()
-    with serving(tmp_path) as other:
+    with served_files(tmp_path) as other:
         page.goto(other.replace("127.0.0.1", "localhost"))
         for mode in ("cors", "no-cors"):
             kind = page.evaluate(
