@@ -22,11 +22,12 @@ import pytest
 
 # Before jax is imported. Models are tiny: compilation is all the time there is. XLA's older CPU
 # emitters take half of it, one module of LLVM less than its usual 32, and most optimizations are
-# left out. `XLA_FLAGS= pytest` compiles as users do.
+# left out, as are the tracebacks of operations. `XLA_FLAGS= pytest` compiles as users do.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", QUICK)  # a worker inherits what its parent has set
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(XLA_FLAGS == QUICK))
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 STARTED = time.monotonic()
 # On a busy machine any example may stall.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -96,10 +97,8 @@ def pytest_configure(config: pytest.Config) -> None:
             file.unlink(missing_ok=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    # Some tests read the names of scopes in a program, which another version may call otherwise; no
-    # test reads lines of the source, without which a program stays the same if they move.
+    # Some tests read the names of scopes in a program, which another version may call otherwise.
     os.environ["JAX_COMPILATION_CACHE_INCLUDE_METADATA_IN_KEY"] = "true"
-    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
