@@ -22,12 +22,11 @@ import pytest
 
 # Before jax is imported. Models are tiny: compilation is all the time there is. XLA's older CPU
 # emitters take half of it, one module of LLVM less than its usual 32, and most optimizations are
-# left out, as are the tracebacks of operations. `XLA_FLAGS= pytest` compiles as users do.
+# left out. `XLA_FLAGS= pytest` compiles as users do.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", QUICK)  # a worker inherits what its parent has set
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(XLA_FLAGS == QUICK))
-os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 STARTED = time.monotonic()
 # On a busy machine any example may stall.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -84,21 +83,6 @@ STAGES = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the option --minutes."""
     parser.addoption("--minutes", type=float, help="skip what is not begun after so many minutes")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """What takes long to compile is compiled once by all workers and commands, and kept a week."""
-    cache = getattr(config, "cache", None)
-    if cache is None or hasattr(config, "workerinput"):  # a worker inherits the environment
-        return
-    folder = cache.mkdir("compiled")
-    for file in folder.iterdir():
-        if time.time() - file.stat().st_mtime > 7 * 86_400:
-            file.unlink(missing_ok=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    # Some tests read the names of scopes in a program, which another version may call otherwise.
-    os.environ["JAX_COMPILATION_CACHE_INCLUDE_METADATA_IN_KEY"] = "true"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -166,7 +150,7 @@ class Commands:
         self.environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "HOME": str(directory / "home"),
+            "HOME": str(directory / "home"),  # holds the compilation cache
             "PIVQ_DATA_DIR": str(directory / "data"),
             "PYTHONPATH": str(ROOT),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -217,6 +201,17 @@ class Commands:
     def close(self) -> None:
         """End the server."""
         self._server.communicate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What takes long to compile is compiled once in a session, also if it is jitted anew."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -425,9 +420,12 @@ def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Fin
 # Goes on with a run as --mode=train does, and leaves its evaluation out.
 TRAIN_ONLY = """
 from pathlib import Path
+import jax
+from pivq_jax.common.files import cache_folder
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.training.loop import train
+jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
 workdir = Path({workdir!r})
 train(Config.from_dict(read_config(workdir)), workdir)
 """
