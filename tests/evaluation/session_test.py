@@ -97,11 +97,6 @@ def test_a_check_uses_the_first_images_of_each_split(session):
     assert len(checked.pool_codes) == 12 and checked.dataset.factors == data.factors
 
 
-def test_codes_that_a_stage_has_are_kept(session):
-    session.pool_codes = np.arange(60).reshape(30, 2)
-    assert len(session.pool_codes) == 30 and session.encoded == []
-
-
 def test_images_of_a_few_samples_are_kept_and_features_are_of_all(session, monkeypatch):
     monkeypatch.setattr(session_module, "KEPT", 6)
     monkeypatch.setattr(

@@ -13,11 +13,10 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.sources import Mirrored, first_images
 from pivq_jax.evaluation import completions
 from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation.session import Session
-from pivq_jax.inference import TrainedModel, encode_split
+from pivq_jax.inference import TrainedModel
 from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling.completion import complete_patches
 from pivq_jax.sampling.prior import build_prior, initial_parameters
@@ -161,11 +160,3 @@ def test_its_completions_need_no_codes_of_training_images(model, tmp_path):
     del session.pool
     completions.write_completions(session, "left", 1)
     assert (tmp_path / "completions_left.png").exists()
-
-
-def test_mirrored_images_are_flipped(model):
-    source = first_images(load_dataset("random", image_size=16).train, 3)
-    flipped = Mirrored(source)
-    assert len(flipped) == 3 and flipped[1].keys() == source[1].keys()
-    np.testing.assert_array_equal(flipped[1]["image"], source[1]["image"][:, ::-1])
-    assert encode_split(model, flipped, 2).shape == (3, 32)
