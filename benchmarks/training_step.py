@@ -6,11 +6,12 @@ Opens the newest checkpoint of a trained run, so that the costs are those of rea
 codebook. For each solver, times the whole jitted step (median, solvers interleaved). On a CPU it
 then profiles three steps and sums the operations that belong to matching: the distances, the solver
 and its certificate; with several stages, the whole loop over the stages. Where nearest entries are
-distinct, no solver runs. The profile does not know the loop over the parts of a batch that
-`train.accumulation` makes. The fraction is relative to the time of a step. On a CPU everything runs
-on one core. On accelerators, where this sum has not been checked, compare
-the other solvers with `greedy`. Steps of a training on a CPU are faster than these, owing to the
-malloc that it starts with (docs/training.md).
+distinct, no solver runs. At the end, the step with the first solver is divided into its parts:
+attention, MLP, norms, Muon and so on. The profile does not know the loop over the parts of a batch
+that `train.accumulation` makes. The fraction is relative to the time of a step. On a CPU everything
+runs on one core. On accelerators, where this sum has not been checked, compare the other solvers
+with `greedy`. Steps of a training on a CPU are faster than these, owing to the malloc that it
+starts with (docs/training.md).
 """
 
 import collections
@@ -39,6 +40,16 @@ from pivq_jax.training.steps import Steps
 
 # The names of `pivq_jax.matching.match` and of the distances that it is given.
 MATCHING = re.compile(r"(^|[/(])(matching|distances)[/)]")
+# Patterns in the scope of an operation; the first match is the part that it belongs to.
+PARTS = {
+    "matching and distances": MATCHING,
+    "Muon's iterations": re.compile("/muon/"),
+    "attention": re.compile("_attention/"),
+    "MLP": re.compile("/mlp/"),
+    "layer norms": re.compile("norm"),
+    "the output": re.compile("/(local_)?output/"),
+    "other layers": re.compile("/encoder/|/decoder/"),
+}
 
 
 def profile(step: Callable[[], Any], program: str) -> list[tuple[str, float]]:
@@ -95,6 +106,7 @@ def main() -> None:
     times = milliseconds_in_turns(calls, options.repeats)
 
     print(f"{jax.devices()[0].device_kind}, {mesh.size} device(s); {options.workdir}")
+    profiles: list[collections.Counter[str]] = []
     print(f"{'method':<14} {'step ms':>8} {'matching ms':>12} {'of the step':>12}")
     for method, executable in compiled.items():
         step_time = times[method]
@@ -102,8 +114,17 @@ def main() -> None:
             print(f"{method:<14} {step_time:8.1f}")
             continue
         operations = profile(partial(step, method), executable.as_text())
-        matching = sum(taken for scope, taken in operations if MATCHING.search(scope))
+        parts: collections.Counter[str] = collections.Counter()
+        for scope, taken in operations:
+            names = (part for part, pattern in PARTS.items() if pattern.search(scope))
+            parts[next(names, "losses, optimizer, averages")] += taken
+        matching = parts["matching and distances"]
         print(f"{method:<14} {step_time:8.1f} {matching:12.2f} {matching / step_time:12.1%}")
+        profiles.append(parts)
+    for parts in profiles[:1]:
+        print("\na step with the first method by operations, forward and backward")
+        for part, taken in parts.most_common():
+            print(f"  {part:<28}{taken:8.1f} ms {taken / parts.total():6.1%}")
 
 
 if __name__ == "__main__":
