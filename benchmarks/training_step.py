@@ -106,7 +106,7 @@ def main() -> None:
     times = milliseconds_in_turns(calls, options.repeats)
 
     print(f"{jax.devices()[0].device_kind}, {mesh.size} device(s); {options.workdir}")
-    profiles: list[collections.Counter[str]] = []
+    profiles: list[dict[str, float]] = []
     print(f"{'method':<14} {'step ms':>8} {'matching ms':>12} {'of the step':>12}")
     for method, executable in compiled.items():
         step_time = times[method]
@@ -114,7 +114,7 @@ def main() -> None:
             print(f"{method:<14} {step_time:8.1f}")
             continue
         operations = profile(partial(step, method), executable.as_text())
-        parts: collections.Counter[str] = collections.Counter()
+        parts: dict[str, float] = collections.defaultdict(float)
         for scope, taken in operations:
             names = (part for part, pattern in PARTS.items() if pattern.search(scope))
             parts[next(names, "losses, optimizer, averages")] += taken
@@ -123,8 +123,9 @@ def main() -> None:
         profiles.append(parts)
     for parts in profiles[:1]:
         print("\na step with the first method by operations, forward and backward")
-        for part, taken in parts.most_common():
-            print(f"  {part:<28}{taken:8.1f} ms {taken / parts.total():6.1%}")
+        total = sum(parts.values())
+        for part, taken in sorted(parts.items(), key=lambda item: -item[1]):
+            print(f"  {part:<28}{taken:8.1f} ms {taken / total:6.1%}")
 
 
 if __name__ == "__main__":
