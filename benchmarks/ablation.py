@@ -18,6 +18,11 @@ from benchmarks.common import markdown, spread
 ROWS: dict[str, screen.Changes] = {
     kind: {"quantizer.kind": kind} for kind in ("matching", "nearest", "positional")
 }
+SETTINGS = screen.SCREEN | {
+    "model.output": "conv",
+    "model.local_output": False,
+    "quantizer.noise": 0.0,
+}
 COLUMNS: screen.Columns = (
     ("PSNR dB", "psnr", 2),
     ("SSIM", "ssim", 4),
@@ -57,5 +62,7 @@ def over_seeds(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    rows, _ = screen.main(__doc__, ROWS, Path("runs/ablation"), COLUMNS)
+    rows, _ = screen.main(
+        __doc__, ROWS, Path("runs/ablation"), COLUMNS, steps=2_000, settings=SETTINGS
+    )
     print(f"\n{over_seeds(rows)}")

@@ -17,6 +17,7 @@ class Job(NamedTuple):
 LEFT_OUT = {
     "need photographs, see docs/photographs.md": (
         "face_identity",
+        "faces",
         "faces_peers",
         "vq_vae",
     ),

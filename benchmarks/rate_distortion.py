@@ -61,6 +61,13 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    rows, output = screen.main(__doc__, ROWS, Path("runs/rate_distortion"), COLUMNS)
+    rows, output = screen.main(
+        __doc__,
+        ROWS,
+        Path("runs/rate_distortion"),
+        COLUMNS,
+        steps=2_000,
+        settings=ablation.SETTINGS,
+    )
     if has("matplotlib"):
         plot(rows, output / "rate_distortion.png")

@@ -11,8 +11,6 @@ import datetime
 import json
 import os
 import queue
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,40 +19,15 @@ from typing import Any
 
 from benchmarks import commit
 from benchmarks.common import markdown, parser_for
+from benchmarks.runs import run
 
 CONFIG = "configs/toon_faces.py:large"  # as in the tables that were made before
 SIDE_BY_SIDE = 2
 Changes = dict[str, Any]  # values of config fields
 # Settings of all rows, unless a row changes them.
-SETTINGS: Changes = {
-    "train.ema_decay": 0.99,
-    "evaluate.samples": 500,
-    "model.output": "conv",
-    "model.local_output": False,
-    "quantizer.noise": 0.0,
-}
+SCREEN: Changes = {"train.ema_decay": 0.99, "evaluate.samples": 500}
 # Columns of a table: title, name in metrics.json, digits.
 Columns = tuple[tuple[str, str, int], ...]
-
-
-def run(config: str, changes: Changes, workdir: Path, core: int) -> dict[str, Any]:
-    """Trains and evaluates a model with `pivq_jax.main`, unless that is already done.
-
-    Returns its `metrics.json`. There are no evaluations during training, as runs are compared at
-    equal seconds. The run uses one `core`; its output is appended to `output.txt` in `workdir`.
-    Raises SystemExit if it fails.
-    """
-    command = [sys.executable, "-m", "pivq_jax.main", f"--config={config}", f"--workdir={workdir}"]
-    fields = {"evaluate.every": 0} | changes
-    command += [f"--config.{name}={value}" for name, value in fields.items()]
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / "output.txt").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    # Before it has threads, which inherit this. `preexec_fn` would fork a process with threads.
-    os.sched_setaffinity(process.pid, {core})
-    if process.wait():
-        raise SystemExit(f"{' '.join(command)}\nfailed: see {workdir}/output.txt")
-    return json.loads((workdir / "metrics.json").read_text())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -165,12 +138,29 @@ def run_side_by_side(
 
 
 def main(
-    description: str, changes: dict[str, Changes], output: Path, columns: Columns
+    description: str,
+    changes: dict[str, Changes],
+    output: Path,
+    columns: Columns,
+    steps: int,
+    config: str = CONFIG,
+    settings: Changes = SCREEN,
+    data: str = "",
 ) -> tuple[list[dict[str, Any]], Path]:
     """Runs what is missing, prints the table and returns its rows and the folder of runs.
 
-    `changes` are the config fields that each row changes, by the row's name, and `output` is where
-    the runs lie by default. The codebook of all rows starts after a quarter of the steps.
+    The codebook of all rows starts after a quarter of the steps, unless `settings` or a row say
+    otherwise.
+
+    Args:
+        description: text of `--help`.
+        changes: the config fields that each row changes, by the row's name.
+        output: default of `--output`, the folder of runs.
+        columns: columns of the table; rows hold their values.
+        steps: default of `--steps`.
+        config: default of `--config`.
+        settings: fields of all rows, unless a row changes them.
+        data: help text of `--data`, a directory of images; no such option by default.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"  # of the runs
     parser = parser_for(description)
@@ -180,22 +170,26 @@ def main(
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="seeds to run"
     )
-    parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument("--config", default=CONFIG, help="may include variants")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--config", default=config, help="may include variants")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of all rows"
     )
     parser.add_argument("--output", type=Path, help=f"of runs; default {output},NAME=VALUE,...")
+    if data:
+        parser.add_argument("--data", type=Path, required=True, help=data)
     options = parser.parse_args()
     if malformed := [change for change in options.set if "=" not in change]:
         parser.error(f"--set={malformed[0]}: give NAME=VALUE, as in --set=model.num_codes=16")
     names = options.only
     if unknown := [name for name in names if name not in changes]:
         parser.error(f"--only: {unknown[0]!r} is unknown, use some of {'; '.join(changes)}")
+    if data:
+        settings = settings | {"data.path": str(options.data.expanduser().resolve())}
     of_all = dict(change.split("=", 1) for change in options.set)
     default = ",".join([output.name, *sorted(options.set)]).replace("/", "_")
     output = options.output or output.with_name(default)
-    check_settings(parser, output, {"config": options.config} | SETTINGS | of_all)
+    check_settings(parser, output, {"config": options.config} | settings | of_all)
 
     path = output / "rows.jsonl"
     rows = read_rows(path)
@@ -209,7 +203,7 @@ def main(
 
     def measure(name: str, seed: int, workdir: Path, core: int) -> dict[str, Any]:
         short = {"train.steps": options.steps, "quantizer.init_step": options.steps // 4}
-        fields = short | {"seed": seed} | SETTINGS | changes[name] | of_all
+        fields = short | {"seed": seed} | settings | changes[name] | of_all
         metrics = run(options.config, fields, workdir, core)
         return {
             "name": name,

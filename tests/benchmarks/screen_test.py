@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks import ablation, screen
+from benchmarks import ablation, runs, screen
 from pivq_jax.config import load_config
 from pivq_jax.config.check import check_config
 from tests.conftest import ROOT
@@ -44,18 +44,22 @@ def command(monkeypatch, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("name", ["ablation", "rate_distortion"])
-def test_the_config_of_every_row_is_accepted(name, command, tmp_path):
+@pytest.mark.parametrize(
+    "name, arguments",
+    [("ablation", ()), ("faces", ("--data=photographs",)), ("rate_distortion", ())],
+)
+def test_the_config_of_every_row_is_accepted(name, arguments, command, tmp_path):
     names = set(importlib.import_module(f"benchmarks.{name}").ROWS)
-    assert command(name) == len(names)
+    assert command(name, *arguments) == len(names)
     assert {row["name"] for row in screen.read_rows(tmp_path / "rows.jsonl")} == names
-    assert command(name) == 0  # the rows are there
+    assert command(name, *arguments) == 0  # the rows are there
 
 
-def test_a_folder_of_runs_is_of_one_set_of_settings(command, capsys):
-    command("ablation", "--only=matching")
+def test_a_folder_of_runs_is_of_one_set_of_images(command, capsys):
+    given = ["--only", "any two parents"]
+    command("faces", "--data=one", *given)
     with pytest.raises(SystemExit):
-        command("ablation", "--only=matching", "--set=data.flip=True")
+        command("faces", "--data=another", *given)
     assert "has other settings than this command: give another --output" in capsys.readouterr().err
 
 
@@ -93,9 +97,9 @@ def test_a_run_has_one_core(tmp_path, monkeypatch):
         "    json.dump([*os.sched_getaffinity(0)], file)\n"
     )
     program.chmod(0o755)
-    monkeypatch.setattr(screen.sys, "executable", str(program))
+    monkeypatch.setattr(runs.sys, "executable", str(program))
     core = max(os.sched_getaffinity(0))
-    assert screen.run("toon_faces", {}, tmp_path, core) == [core]
+    assert runs.run("toon_faces", {}, tmp_path, core) == [core]
 
 
 def test_a_row_without_probes_leaves_its_cell_empty():
