@@ -41,7 +41,8 @@ import jax
 
 from benchmarks import vq_vae
 from benchmarks.common import markdown, parser_for, training_images
-from benchmarks.screen import check_settings, origin, read_rows, run, run_side_by_side
+from benchmarks.runs import run
+from benchmarks.screen import check_settings, origin, read_rows, run_side_by_side
 from pivq_jax.common.memory import TUNABLES
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
