@@ -173,8 +173,9 @@ def _write_missing(plan: Plan, shards: Sequence[_Shard], workers: int) -> None:
     """Writes shards that are not there, with a progress bar; prints why images are skipped."""
     from tqdm import tqdm
 
-    missing = [shard for shard in shards if not _read_summary(shard)]
-    known = (line for shard in shards for line in _read_summary(shard).get("skipped", ()))
+    found = [(shard, _read_summary(shard)) for shard in shards]
+    missing = [shard for shard, summary in found if not summary]
+    known = [line for _, summary in found for line in summary.get("skipped", ())]
     images, total = (sum(len(shard.entries) for shard in part) for part in (missing, shards))
     write = functools.partial(_write_shard, plan.make, tuple(plan.factors))
     workers = min(workers, images // _IMAGES_PER_WORKER)
