@@ -138,7 +138,9 @@ def decode_image(
     if image.size != (side, side):
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-    return np.array(image.resize((size, size), pillow().Resampling.LANCZOS))
+    if image.size != (size, size):  # it would be copied
+        image = image.resize((size, size), pillow().Resampling.LANCZOS)
+    return np.array(image)
 
 
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
