@@ -169,7 +169,7 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         alone = float(np.mean([len(file) for file in files]))
     payload = len(contents.data) / len(images)
     encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
-    bits = capacity(model.space, codes, model.codebook)
+    bits = capacity(model.space, codes)
     line = (
         f"One file of all {len(images):,} images ({contents.code} code): {len(content):,} bytes,"
         f" {len(content) / len(images):.2f} an image; {payload:.2f} of them codes, beside"

@@ -12,8 +12,7 @@ means over the images of
   excess    squared distance of latents to their codes over that to their nearest entries, less
             one: what one-to-one assignment adds to the quantization error
 
-and the entries in use and the perplexity of the codes, as in docs/metrics.md. With several stages,
-a latent here is what a code stands for, and its entries are those of the stage of that code.
+and the entries in use and the perplexity of the codes, as in docs/metrics.md.
 """
 
 from functools import partial
@@ -28,62 +27,43 @@ from benchmarks.common import markdown, markdown_row, parser_for
 from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.inference import TrainedModel, encode_batches
-from pivq_jax.model.quantizer import (
-    assign,
-    first_entries,
-    join_stages,
-    split_stages,
-    squared_distances,
-)
+from pivq_jax.model.quantizer import assign, squared_distances
 from pivq_jax.sampling import capacity
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 
-AT_ONCE = 50  # images; distances to all entries are AT_ONCE * N * K / stages**2 floats
+AT_ONCE = 50  # images; distances to all entries are AT_ONCE * N * K floats
 COLUMNS = ("step", "distinct", "shared", "moved", "excess", "entries used", "perplexity")
 
 
-@partial(jax.jit, static_argnames=("kind", "stages"))
-def conflicts(
-    latents: jax.Array, codebook: jax.Array, kind: str, stages: int = 1
-) -> dict[str, jax.Array]:
-    """Compares the codes of images with the nearest entries of their latents.
-
-    The latents, float32 [B, N, D], are what the codes stand for, one stage after another.
+@partial(jax.jit, static_argnames="kind")
+def conflicts(latents: jax.Array, codebook: jax.Array, kind: str) -> dict[str, jax.Array]:
+    """Compares the codes of images with the nearest entries of their latents, float32 [B, N, D].
 
     Returns:
         'codes' int32 [B, N]; 'distinct', 'shared' and 'moved' int32 [B]; and 'cost' and 'least'
         float32 [B], the sums of squared distances to the codes and to the nearest entries.
     """
-    entries = split_stages(codebook, stages)
-
-    def of_stage(stage: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
-        targets, own = stage
-        distances = squared_distances(targets, own)
-        nearest = jnp.argmin(distances, -1)
-        codes, _ = assign(targets, own, kind)
-        wanted = jax.nn.one_hot(nearest, len(own), dtype=jnp.int32).sum(1)
-        cost = jnp.take_along_axis(distances, codes[..., None], -1)
-        return {
-            "codes": codes,
-            "distinct": jnp.sum(wanted > 0, -1),
-            "shared": jnp.sum(jnp.where(wanted > 1, wanted, 0), -1),
-            "moved": jnp.sum(codes != nearest, -1),
-            "cost": jnp.sum(cost, (1, 2)),
-            "least": jnp.sum(distances.min(-1), -1),
-        }
-
-    found = jax.lax.map(of_stage, (split_stages(latents, stages, 1), entries))
-    codes = join_stages(found.pop("codes") + first_entries(entries), 1)
-    return {"codes": codes, **{name: values.sum(0) for name, values in found.items()}}
+    distances = squared_distances(latents, codebook)
+    nearest = jnp.argmin(distances, -1)
+    codes, _ = assign(latents, codebook, kind)
+    wanted = jax.nn.one_hot(nearest, len(codebook), dtype=jnp.int32).sum(1)
+    cost = jnp.take_along_axis(distances, codes[..., None], -1)
+    return {
+        "codes": codes,
+        "distinct": jnp.sum(wanted > 0, -1),
+        "shared": jnp.sum(jnp.where(wanted > 1, wanted, 0), -1),
+        "moved": jnp.sum(codes != nearest, -1),
+        "cost": jnp.sum(cost, (1, 2)),
+        "least": jnp.sum(distances.min(-1), -1),
+    }
 
 
 def measure(model: TrainedModel, tests: Source) -> tuple[float, ...]:
     """Returns the values of `COLUMNS` from 'distinct' on."""
     parts = []
     for batch, _, latents in encode_batches(model, tests, AT_ONCE):
-        stages = model.config.model.stages
-        part = conflicts(latents, model.codebook, model.space.kind, stages)
+        part = conflicts(latents, model.codebook, model.space.kind)
         parts.append({name: np.asarray(values)[batch["mask"]] for name, values in part.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     use = capacity(model.space, found["codes"])

@@ -91,7 +91,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     pool = Subset(dataset.train, order[samples : samples + searched])
     codes = encode_split(model, pool, batch_size)
     test = pixels_of(dataset.test)
-    lift = model.log_lift(codes) if model.space.uses_lift else None
+    lift = None if model.space.ordered else model.log_lift(codes)
 
     def recombine(nearest_of: int) -> tuple[np.ndarray, np.ndarray]:
         key, space, codebook = jax.random.key(seed), model.space, model.codebook

@@ -10,8 +10,7 @@ against the test images, and tells how new the samples are: how many codes (of N
 common with the most similar training image and, if it has parents, how far it is from the
 reconstruction of the nearer one (`new`, as in `benchmarks.exchange`). It also has sets per second,
 without decoding and the choice of parents, which is made once before. Test images show how many
-common codes are usual. Models with several stages have no log lift and no choice by the prior,
-which draws one place after another, whatever the passes.
+common codes are usual.
 
 The last lines compare the bits of a set on the test split: under the prior, with independent codes
 (`marginal_bits`) and of the set alone (`ceiling_bits`). Writes prior.json to --output.
@@ -88,23 +87,21 @@ def main() -> None:
         }
         print(name, {k: round(v, 4) for k, v in rows[name].items()}, flush=True)
 
-    several_stages = model.space.places > 0
     recombine = partial(sampling.recombine, model.space, model.codebook, a, b, key_mix)
-    for count, with_lift in ((0, False),) if several_stages else CANDIDATES:
+    for count, with_lift in CANDIDATES:
         name = f"two parents recombined, {'with' if with_lift else 'without'} log lift"
         draw = partial(recombine, lift=session.lift if with_lift else None)
         if count:
             name += f", best of {count}"
             draw = partial(draw, prior=prior, candidates=count)
         measure(name, draw, new=True)
-    for passes, temperature in SETTINGS[:4] if several_stages else SETTINGS:
+    for passes, temperature in SETTINGS:
         draw = partial(model.sample_prior, key, options.samples, temperature, passes)
         measure(f"prior, {passes} passes, temperature {temperature}", draw)
     test = session.test_codes
     print("test images share", nearest_sets(model.space, test, session.prior_sets)[1].mean())
     bits = np.asarray(prior_bits(prior.network, prior.params, test, key, orders=16))
-    bits = bits[np.isfinite(bits)]  # some sets of several stages have no probability
-    used = capacity(model.space, test, model.codebook)
+    used = capacity(model.space, test)
     rows["bits"] = {
         "prior": float(bits.mean()),
         "marginal": used["marginal_bits"],

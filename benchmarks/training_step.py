@@ -5,13 +5,12 @@
 Opens the newest checkpoint of a trained run, so that the costs are those of real latents and a real
 codebook. For each solver, times the whole jitted step (median, solvers interleaved). On a CPU it
 then profiles three steps and sums the operations that belong to matching: the distances, the solver
-and its certificate; with several stages, the whole loop over the stages. Where nearest entries are
-distinct, no solver runs. At the end, the step with the first solver is divided into its parts:
-attention, MLP, norms, Muon and so on. The profile does not know the loop over the parts of a batch
-that `train.accumulation` makes. The fraction is relative to the time of a step. On a CPU everything
-runs on one core. On accelerators, where this sum has not been checked, compare the other solvers
-with `greedy`. Steps of a training on a CPU are faster than these, owing to the malloc that it
-starts with (docs/training.md).
+and its certificate. Where nearest entries are distinct, no solver runs. At the end, the step with
+the first solver is divided into its parts: attention, MLP, norms, Muon and so on. The profile does
+not know the loop over the parts of a batch that `train.accumulation` makes. The fraction is
+relative to the time of a step. On a CPU everything runs on one core. On accelerators, where this
+sum has not been checked, compare the other solvers with `greedy`. Steps of a training on a CPU are
+faster than these, owing to the malloc that it starts with (docs/training.md).
 """
 
 import collections

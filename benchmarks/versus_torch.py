@@ -5,12 +5,12 @@
 
 Both have the same weights, shapes and batches and give the same numbers
 (tests/interop/reference_test.py). PyTorch's side is the plain reference, which also computes what
-ours leaves out: patches in the encoder's last block, the decoder's grid once per image and, with
-several stages, Muon of the frozen encoder. PyTorch runs in eager mode and with `torch.compile`,
-with its default threads; its matching is SciPy's. Each side has its own process, since the thread
-pools of both in one process slow each other down. Everything is compiled and warmed up before the
-first measurement. The sides alternate; the table contains medians and, for each call of PyTorch,
-the median over turns of the ratio of our time to its time.
+ours leaves out: patches in the encoder's last block and the decoder's grid once per image. PyTorch
+runs in eager mode and with `torch.compile`, with its default threads; its matching is SciPy's. Each
+side has its own process, since the thread pools of both in one process slow each other down.
+Everything is compiled and warmed up before the first measurement. The sides alternate; the table
+contains medians and, for each call of PyTorch, the median over turns of the ratio of our time to
+its time.
 
 Both use the optimizer of the config. Both versions of Muon run in float32 on CPU, with the matrices
 of one shape in one batch. The perceptual network and the augmentations of the discriminator's
@@ -38,7 +38,6 @@ from pivq_jax.config import Config, load_config
 from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
-from pivq_jax.model.quantizer import prepend_places
 from pivq_jax.training.objective import phase_at
 from pivq_jax.training.steps import Steps, replace_codebook
 from tests.reference.model import PIVQ as Reference
@@ -70,8 +69,6 @@ def our_calls(config: Config, pixels: np.ndarray) -> tuple[Calls, Weights]:
     phase, steps = phase_at(config, config.train.steps - 1), Steps(config, mesh)
     state, images = steps.create(), put_batch(pixels, mesh)
     latents = steps.latents(state.params, images)
-    if config.model.stages > 1:
-        latents = prepend_places(latents, config.model.code_dim - latents.shape[-1])
     vectors = np.asarray(latents).reshape(-1, config.model.code_dim)
     rng, entries = np.random.default_rng(1), config.quantizer.codebook_size
     codebook = vectors[rng.integers(0, len(vectors), entries)]
@@ -121,18 +118,15 @@ def their_calls(config: Config, ours: Weights, pixels: np.ndarray, compiled: boo
         return batch.permute(0, 3, 1, 2).contiguous() / 127.5 - 1  # float [B, 3, H, W]
 
     def directions(count: int) -> torch.Tensor:
-        # With several stages those of lines.
-        size = quantizer.codebook.shape[1] if quantizer.stages == 1 else 2
-        return torch.randn(count, size, device=device)
+        return torch.randn(count, quantizer.codebook.shape[1], device=device)
 
     def train() -> Any:
         return trainer.step(images(), ours.phase, directions(len(batch) // 2), shift=(3, 5))
 
     def sample() -> torch.Tensor:
-        places = quantizer.places if quantizer.stages > 1 else None
         drawn = directions(len(codes))
         kind, codebook = config.quantizer.kind, quantizer.codebook
-        return model.decode(recombine(codes, codes.flip(0), codebook, drawn, 0.5, kind, places))
+        return model.decode(recombine(codes, codes.flip(0), codebook, drawn, 0.5, kind))
 
     def waited(call: Callable[[], Any]) -> Callable[[], Any]:
         half = config.model.dtype == "bfloat16"

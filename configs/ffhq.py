@@ -3,20 +3,13 @@
     python -m pivq_jax.data.prepare --dataset=ffhq --source=DIR --size=256
     python -m pivq_jax.main --config=configs/ffhq.py
 
-The recipe of configs/faces.py, which was measured on photographs of faces, for 256 pixels: each of
-the 256 patches of 16 x 16 pixels has sixteen codes (`model.stages`) for 64 numbers, N = 4,096 of K
-= 131,072 in all, at most 26,289 bits an image. Encoder and decoder are ViTs of width 768 with 12
-blocks. Parents of new images are matched out of 10,000 training images. There is no discriminator,
-as none improved samples of faces (docs/log/2026-11-28-faces.md).
+The recipe of configs/faces.py for 256 pixels, with more codes and larger networks: ViTs of width
+768 with 12 blocks each. `python -m launch.plan --config=configs/ffhq.py --topology=v5e:4x4` prints
+the TPU compiler's estimates of the hours of a training on a slice, and of the flops, memory and
+communication of a step. This config has not been run at full size yet.
 
-Cost: 192.6 million parameters. `python -m launch.plan --config=configs/ffhq.py --topology=v5e:4x4`
-prints the TPU compiler's estimates of the hours of a training on a slice, and of the flops, memory
-and communication of a step. This config has not been run at full size yet; a small model with the
-same patches was trained on 12,917 faces at 128 pixels (docs/log/2026-11-29-parents.md).
-Recombination in training needs two images per device.
-
-Variants: `:smoke` (random images of this size and a tiny model, minutes on a CPU), `:nearest`;
-`:smoke,nearest` for both.
+Variants: `:smoke` (random images of this size and a tiny model, minutes on a CPU), `:nearest`,
+`:positional`; also several, with commas.
 """
 
 from ml_collections import ConfigDict

@@ -99,12 +99,12 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     tests = first_images(dataset.test, TEST_IMAGES)
     training = first_images(dataset.train, min(TRAINING_IMAGES, len(pool.codes)))
     # The log lift counts all images; other codes are those of the images that have pictures.
-    codes = pool.codes if model.space.uses_lift else pool.codes[: len(training)]
+    codes = pool.codes[: len(training)] if model.space.ordered else pool.codes
     write_onnx(folder / "model.onnx", model.params, without_paths(model.description), codes)
     for name, images in (("test.png", tests), ("training.png", training)):
         (folder / name).write_bytes(encode_png(album(images)))
     files = [*onnx_paths(folder / "model.onnx"), folder / RUNTIME[1]]
-    labelled = None if model.space.places else engine.labelled  # edits.js edits single codes
+    labelled = engine.labelled
     if labelled:
         assert labelled.parents is not None and labelled.labels
         table = factor_table(labelled.space, labelled.parents, labelled.labels)
@@ -146,7 +146,6 @@ def constants() -> str:
     shared = {
         "PAIRING_LIFT_WEIGHT": pairing.LIFT_WEIGHT,
         "SLACK": choice.SLACK,
-        "CANDIDATES": choice.CANDIDATES,
         "EDIT_LIFT_WEIGHT": EDIT_LIFT_WEIGHT,
         "WANTED_WEIGHT": WANTED_WEIGHT,
         "KEPT_WEIGHT": KEPT_WEIGHT,

@@ -3,7 +3,6 @@
 Only requires pip install "jax[tpu]".
 """
 
-import functools
 import importlib.util
 import math
 import re
@@ -160,8 +159,6 @@ def make_plan(config: Config, topology: str, devices: list[Any]) -> Plan:
     assert not inside, f"communication inside matching: {inside}"
     memory = compiled.memory_analysis()
     cost = flops_and_traffic(compiled)
-    if config.model.stages > 1:
-        cost += stages_cost(config, devices)
     # The compiler counts the body of a loop once, including that over the parts of a batch.
     flops, traffic = cost * config.train.accumulation
     return Plan(
@@ -188,33 +185,6 @@ def flops_and_traffic(compiled: Any) -> np.ndarray:
     """
     traffic = Program(compiled.as_text(), devices=1).traffic()
     return np.array([compiled.cost_analysis()["flops"], traffic])
-
-
-def stages_cost(config: Config, devices: list[Any]) -> np.ndarray:
-    """Returns what `flops_and_traffic` lacks for the loop over the stages of quantization.
-
-    It counts one stage, with all loops of a matching. In models with stages, which is why their
-    entries say where they belong, hardly ever do two latents want the same entry, and a matching
-    ends with their nearest ones (docs/log/2026-11-29-stages.md).
-    """
-    import jax
-
-    from pivq_jax.model.quantizer import assign, match_latents
-
-    model, quantizer = config.model, config.quantizer
-    images = config.train.batch_size // config.train.accumulation // len(devices)
-    sharding = jax.sharding.SingleDeviceSharding(devices[0])
-    latents, entries = (
-        jax.ShapeDtypeStruct((*shape, model.code_dim), np.float32, sharding=sharding)
-        for shape in ((images, model.num_latents), (quantizer.codebook_size // model.stages,))
-    )
-
-    def counts(kind: str) -> np.ndarray:
-        matcher = functools.partial(match_latents, method=quantizer.method)
-        quantize = functools.partial(assign, kind=kind, matcher=matcher)
-        return flops_and_traffic(compile_step(jax.jit(quantize).lower(latents, entries)))
-
-    return model.stages * counts("nearest") - counts(quantizer.kind)
 
 
 def compile_step(lowered: Any) -> Any:

@@ -70,14 +70,6 @@ TINY = {
     "sample.interpolations": 2,
     "sample.steps": 3,
 }
-# What makes a model of several stages of it.
-STAGES = {
-    "model.latents": "patches",
-    "model.num_codes": 32,
-    "model.stages": 2,
-    "model.set_depth": 0,
-    "quantizer.codebook_size": 128,
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

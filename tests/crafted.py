@@ -166,15 +166,13 @@ def _(folder: Path, count: int) -> Callable[[], object]:
 @case("a prior", "depth = 16384 must be at least 1 and at most 128", "deep prior", 16_384)
 @case("a prior", "does not hold the weights of its prior", "large prior", 1, slow=True)
 def _(folder: Path, depth: int) -> Callable[[], object]:
-    import jax.numpy as jnp
-
     from pivq_jax.interop.pretrained import read_prior
     from pivq_jax.sampling import CodeSpace
 
     sizes = {"pivq_jax_prior": json.dumps({"width": 8, "depth": depth, "heads": 1, "bits": 1.0})}
     header = {"__metadata__": sizes, "a": array("F32", [5 * 2**30], 0, HUGE)}
     path = tensors(folder, header, HUGE)
-    return lambda: read_prior(path, CodeSpace(3, 8), jnp.zeros((8, 2)))
+    return lambda: read_prior(path, CodeSpace(3, 8))
 
 
 @case("parents", "numbers, more than 16,777,216", "parents", "codes")

@@ -5,21 +5,10 @@
 
 import { BackendError, checkSize } from "./backend.js";
 import { readCodes, writeCodes } from "./codes.js";
-import { CANDIDATES } from "./constants.js";
 import { edit } from "./edits.js";
 import { claimedSize } from "./headers.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
-import {
-  canonical,
-  logLift,
-  ofWholePlaces,
-  pairCodes,
-  placesOf,
-  quantize,
-  recombine,
-  recombineSeamlessly,
-  squaredDistance,
-} from "./pairing.js";
+import { canonical, logLift, pairCodes, quantize, recombine, squaredDistance } from "./pairing.js";
 import { change } from "./pictures.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
 import { readValues } from "./probe.js";
@@ -39,7 +28,7 @@ export class BrowserBackend {
   #trainingCodes; // [M, N] of all images that the log lift counts; some of them have pictures
   #parents; // pairs of training images that are alike; none if any two may be parents
   #codebook; // see pairing.js
-  #lift; // [K, K]; undefined if positional, or with places
+  #lift; // [K, K]; undefined if positional
   #table; // see edits.js; undefined without factors
   #probe; // see probe.js; undefined without factors
   #decoder;
@@ -80,12 +69,8 @@ export class BrowserBackend {
     const arrays = readSafetensors(codes.buffer);
     const [size, dim] = arrays.codebook.shape;
     this.#codebook = { values: arrays.codebook.values, size, dim };
-    if (arrays.places) {
-      const { values, shape } = arrays.places;
-      this.#codebook.places = placesOf(this.#codebook, values, shape[0], model.numCodes / shape[0]);
-    }
     this.#trainingCodes = arrays.training_codes.values;
-    if (model.kind !== "positional" && !arrays.places) {
+    if (model.kind !== "positional") {
       this.#lift = logLift(this.#trainingCodes, model.numCodes, size);
     }
     if (counts) {
@@ -122,7 +107,7 @@ export class BrowserBackend {
   }
 
   async pair(a, b) {
-    return ofWholePlaces(pairCodes(a, b, this.#codebook, this.#model.kind), this.#codebook);
+    return pairCodes(a, b, this.#codebook, this.#model.kind);
   }
 
   async decode(sets, signal) {
@@ -144,11 +129,8 @@ export class BrowserBackend {
     const a = await this.#trainingImage(first);
     const b = await this.#trainingImage(second);
     const pairs = await this.pair(a.codes, b.codes);
-    const { dim, places } = this.#codebook;
-    const directions = (count, length) => Array.from({ length: count }, () => Array.from({ length }, normal));
-    const codes = places
-      ? recombineSeamlessly(pairs, this.#codebook, directions(CANDIDATES, 2), 0.5)
-      : recombine(pairs, this.#codebook, directions(1, dim)[0], 0.5, this.#lift);
+    const direction = Array.from({ length: this.#codebook.dim }, normal);
+    const codes = recombine(pairs, this.#codebook, direction, 0.5, this.#lift);
     return { a, b, pairs, codes };
   }
 

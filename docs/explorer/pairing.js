@@ -8,13 +8,6 @@ import { match } from "./matching.js";
  * @property {Float32Array} values - [size, dim], row by row.
  * @property {number} size - K.
  * @property {number} dim - D.
- * @property {Places} [places] - only of models with several stages.
- *
- * @typedef {object} Places - the latents that codes belong to, as in pivq_jax/model/quantizer.py.
- * @property {Float32Array} vectors - [count, D - size of a latent], how entries begin.
- * @property {number} count - N / stages.
- * @property {number} stages
- * @property {number[]} of - the place of each entry, K: the one whose vector is nearest.
  */
 
 const NONE = -1; // no pair
@@ -33,19 +26,10 @@ export function canonical(codes, kind) {
   return kind === "positional" ? [...codes] : [...codes].sort((a, b) => a - b);
 }
 
-/** Makes the `Places` of a codebook with their vectors, [count, ...]. */
-export function placesOf({ values, size, dim }, vectors, count, stages) {
-  const own = vectors.length / count;
-  const apart = (entry) => (_, p) => squaredDistance(values, entry * dim, vectors, p * own, own);
-  const distances = (entry) => Float64Array.from({ length: count }, apart(entry));
-  const of = Array.from({ length: size }, (_, entry) => cheapest(distances(entry), 1)[0]);
-  return { vectors, count, stages, of };
-}
-
 /**
  * Assigns codebook entries to the latents of an image.
  *
- * @param {Float32Array} latents - [N, D]; with several stages, [N / stages, size of a latent].
+ * @param {Float32Array} latents - [N, D]
  * @param {Codebook} codebook
  * @param {"matching"|"nearest"|"positional"} kind - one to one at minimum total squared distance,
  *     or to each its nearest entry.
@@ -53,27 +37,10 @@ export function placesOf({ values, size, dim }, vectors, count, stages) {
  * @throws {RangeError} if latents are not finite.
  */
 export function quantize(latents, codebook, kind) {
-  const { values, size, dim, places } = codebook;
-  if (!places) return canonical(assign(latents, codebook, kind), kind);
-  const { vectors, count, stages } = places;
-  const [own, each] = [latents.length / count, size / stages];
-  const [from, rest, targets] = [dim - own, latents.slice(), new Float32Array(count * dim)];
-  const codes = [];
-  for (let first = 0; first < size; first += each) {
-    for (let p = 0; p < count; p++) {
-      targets.set(vectors.subarray(p * from, (p + 1) * from), p * dim);
-      targets.set(rest.subarray(p * own, (p + 1) * own), p * dim + from);
-    }
-    const entries = values.subarray(first * dim, (first + each) * dim);
-    assign(targets, { values: entries, size: each, dim }, kind).forEach((column, p) => {
-      codes.push(first + column);
-      for (let d = 0; d < own; d++) rest[p * own + d] -= entries[column * dim + from + d];
-    });
-  }
-  return canonical(codes, kind);
+  return canonical(assign(latents, codebook, kind), kind);
 }
 
-/** The entry of each latent, as `quantize` with one stage says. */
+/** The entry of each latent, in their order. */
 function assign(latents, { values, size, dim }, kind) {
   const count = latents.length / dim;
   const cost = new Float64Array(count * size);
@@ -98,7 +65,7 @@ export function cheapest(cost, rows) {
 
 /**
  * Pairs two code sets, `pivq_jax.sampling.pair_codes`: codes that both have with themselves, the
- * others one-to-one at minimum total squared distance of their entries, or in order with places.
+ * others one-to-one at minimum total squared distance of their entries.
  *
  * @param {number[]} codesA
  * @param {number[]} codesB
@@ -110,12 +77,11 @@ export function cheapest(cost, rows) {
  *     codes in B, and the squared distance of each pair.
  */
 export function pairCodes(codesA, codesB, codebook, kind, lift) {
-  const { values, size, dim, places } = codebook;
+  const { values, size, dim } = codebook;
   const [a, b] = [canonical(codesA, kind), canonical(codesB, kind)];
   const apart = (one, other) => squaredDistance(values, one * dim, values, other * dim, dim);
   const paired = (partners) => ({ a, b: partners, cost: a.map((code, n) => apart(code, partners[n])) });
   if (kind === "positional") return paired(b);
-  if (places) return paired(partnersInPlaces(a, b, places.of));
 
   // The place in B of the same code, copies counted (in multisets): these pairs are fixed.
   const place = new Map(b.map((code, m) => [`${code} ${copyNumber(b, m)}`, m]));
@@ -132,42 +98,6 @@ export function pairCodes(codesA, codesB, codebook, kind, lift) {
     partner[rows[row]] = columns[column];
   });
   return paired(partner.map((m) => b[m]));
-}
-
-/**
- * The partners in B of the codes of A, both canonical: the n-th codes of a place, those that both
- * have first. What one has more of in a place is paired in order with what it has fewer of
- * elsewhere (`_partners_in_places` in pivq_jax/sampling/pairing.py).
- */
-function partnersInPlaces(a, b, of) {
-  const slots = (codes, others) => {
-    const count = new Map();
-    others.forEach((code) => count.set(code, (count.get(code) ?? 0) + 1));
-    const alone = codes.map((code, n) => Number(copyNumber(codes, n) >= (count.get(code) ?? 0)));
-    const order = [...codes.keys()].sort(
-      (m, n) => of[codes[m]] - of[codes[n]] || alone[m] - alone[n] || m - n,
-    );
-    const rank = new Map();
-    return order.map((n) => {
-      const place = of[codes[n]];
-      rank.set(place, (rank.get(place) ?? -1) + 1);
-      return [`${place} ${rank.get(place)}`, n];
-    });
-  };
-  const [ofA, ofB] = [slots(a, b), new Map(slots(b, a))];
-  const [own, held] = [new Set(ofA.map(([slot]) => slot)), [...ofB.keys()]];
-  const spare = held.filter((slot) => !own.has(slot)).map((slot) => ofB.get(slot));
-  const partners = [...a];
-  ofA.forEach(([slot, n]) => (partners[n] = b[ofB.get(slot) ?? spare.shift()]));
-  return partners;
-}
-
-/** Pairs at the cost of all those of their place, so that the page exchanges one place after another. */
-export function ofWholePlaces(pairs, { places }) {
-  if (!places) return pairs;
-  const sums = new Float64Array(places.count);
-  pairs.a.forEach((code, n) => (sums[places.of[code]] += pairs.cost[n]));
-  return { ...pairs, cost: pairs.a.map((code) => sums[places.of[code]]) };
 }
 
 /** How many equal codes precede one in sorted codes. */
@@ -210,7 +140,7 @@ export function logLift(codes, count, size) {
  * whose middles come first along a direction, then improved by moves if there are log lifts.
  *
  * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
- * @param {Codebook} codebook - without places, see `recombineSeamlessly`.
+ * @param {Codebook} codebook
  * @param {ArrayLike<number>} direction - D values from a normal distribution.
  * @param {number} fraction - fraction of the pairs that is exchanged, rounded; 0 to 1.
  * @param {Float32Array} [lift] - [K, K], the result of `logLift`.
@@ -231,49 +161,6 @@ export function recombine({ a, b }, codebook, direction, fraction, lift) {
   const slack = rounded(SLACK * Math.min(share, Math.fround(1 - share)), order.length);
   if (lift) improveExchange(a, b, exchanged, codebook.size, lift, slack);
   return a.map((code, n) => (exchanged[n] ? b[n] : code));
-}
-
-/**
- * Recombines with places: all codes of those on one side of a line through their grid are exchanged,
- * of at least `fraction` of the pairs. Of several lines the one is taken along which the latents of
- * both images are most alike, as `choose_pairs` in pivq_jax/sampling/choice.py does.
- *
- * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
- * @param {Codebook} codebook
- * @param {Iterable<number>[]} directions - of the lines, 2 values each, from a normal distribution.
- * @param {number} fraction - as in `recombine`.
- * @returns {number[]} as `recombine`.
- */
-export function recombineSeamlessly({ a, b }, codebook, directions, fraction) {
-  const { values, dim, places } = codebook;
-  const { count, of, vectors } = places;
-  const from = vectors.length / count;
-  const own = dim - from;
-  const difference = new Float64Array(count * own);
-  const add = (code, sign) => {
-    for (let d = 0; d < own; d++) difference[of[code] * own + d] += sign * values[code * dim + from + d];
-  };
-  a.forEach((code) => add(code, 1));
-  b.forEach((code) => add(code, -1));
-  const apart = new Float64Array(count);
-  difference.forEach((value, i) => (apart[Math.floor(i / own)] += value ** 2));
-
-  const side = Math.sqrt(count);
-  const paired = a.filter((code, n) => code !== b[n]);
-  let best = { length: Infinity };
-  for (const [down, right] of directions) {
-    const order = Array.from(apart, (_, p) => Math.floor(p / side) * down + (p % side) * right);
-    const along = paired.map((code) => order[of[code]]).sort((one, other) => one - other);
-    const last = along[rounded(fraction, along.length) - 1] ?? -Infinity;
-    const taken = order.map((at) => at <= last);
-    let length = 0;
-    for (let p = 0; p < count; p++) {
-      const beside = [...((p + 1) % side ? [p + 1] : []), ...(p + side < count ? [p + side] : [])];
-      for (const q of beside) if (taken[p] !== taken[q]) length += apart[p] + apart[q];
-    }
-    if (length < best.length) best = { length, taken };
-  }
-  return a.map((code, n) => (best.taken[of[code]] ? b[n] : code));
 }
 
 /** How many of `count` pairs a share of them is, rounded as in float32. */

@@ -15,7 +15,7 @@ from flax import traverse_util
 from pivq_jax.codec.container import prior_fingerprint
 from pivq_jax.codec.stack import PRECISION
 from pivq_jax.common.errors import InputError
-from pivq_jax.sampling import Prior, SetPrior
+from pivq_jax.sampling import Prior
 
 TOTAL = 1 << PRECISION  # of the frequencies of all entries
 
@@ -45,10 +45,6 @@ class ExactPrior:
                 " the short code"
             )
         network = prior.network
-        if not isinstance(network, SetPrior):
-            raise InputError(
-                "sets of models with several stages cannot be coded by a prior: use the short code"
-            )
         if num_codes > _MAX_CODES or network.codebook_size > _MAX_ENTRIES:
             raise InputError(
                 f"sets of {num_codes:,} of {network.codebook_size:,} entries cannot be coded by a"

@@ -87,7 +87,7 @@ def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed
     content = pack(contents)
     if first:
         write_atomically(target, content)
-    measured, count = capacity(model.space, whole, model.codebook), len(names)
+    measured, count = capacity(model.space, whole), len(names)
     held = len(contents.data)
     bits = " and ".join(
         f"{name} = {measured[name]:.1f} ({measured[name] / 8:.1f} bytes)"

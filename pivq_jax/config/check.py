@@ -149,59 +149,11 @@ def check_model(config: Config) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    if model.stages > 1:
-        _check_stages(config, patches)
-    elif model.latents == "patches":
-        side = config.data.image_size // patch
-        fitting = [patches // n**2 for n in range(side, 0, -1) if side % n == 0]
-        need(
-            model.num_latents in fitting or model.num_latents % patches == 0,
-            f"model.num_codes = {model.num_codes} does not split the {patches} patches of"
-            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))},"
-            f" or a multiple of {patches} for several latents from each patch",
-        )
     positions = patches * model.width
     need(
         positions <= MAX_POSITIONS,
         f"(data.image_size / model.patch_size)² * model.width = {positions:,} must be at most"
         f" {MAX_POSITIONS:,}: raise model.patch_size",
-    )
-
-
-def _check_stages(config: Config, patches: int) -> None:
-    """Checks a model whose patches have several codes each."""
-    model = config.model
-    stages, most = f"model.stages = {model.stages}", 6 * model.patch_size**2
-    need(patches > 1, f"{stages} needs more than one patch: lower model.patch_size")
-    need(
-        model.latents == "patches" and model.num_codes == model.stages * patches,
-        f"{stages} gives each of the {patches} patches as many codes: set model.latents ="
-        f" 'patches' and model.num_codes = {model.stages * patches}",
-    )
-    _need_multiple(config, "quantizer.codebook_size", "model.stages")
-    need(
-        model.code_dim % 2 == 0 and 4 <= model.code_dim <= most,
-        f"model.code_dim = {model.code_dim} is halved by {stages}, and half of it are frequencies"
-        f" of a patch: make it even, 4 to {most}",
-    )
-    for product, number in (
-        ("3 * model.patch_size²", 3 * model.patch_size**2),
-        ("(data.image_size / model.patch_size)²", patches),
-    ):
-        numbers = number * model.code_dim
-        need(
-            numbers <= MAX_POSITIONS,
-            f"{product} * model.code_dim = {numbers:,} must be at most {MAX_POSITIONS:,} with"
-            f" {stages}: lower model.code_dim",
-        )
-    need(
-        model.set_depth == 0,
-        f"model.set_depth = {model.set_depth} has no use with {stages}, which adds codes up: set 0",
-    )
-    need(
-        config.quantizer.kind != "positional",
-        f"quantizer.kind = 'positional' has no use with {stages}, whose codes say where they"
-        " belong: use 'nearest'",
     )
 
 

@@ -103,7 +103,7 @@ PATHS = ("data.path", "loss.perceptual_weights", "evaluate.features_path")
 # Fields added later, by section, with the values that runs without them were trained with.
 ADDED: dict[str, dict[str, Any]] = {
     "data": {"group": ""},
-    "model": {"stages": 1, "latents": "queries", "local_output": False},
+    "model": {"local_output": False},
     "quantizer": {"noise": 0.0},
     "loss": {"perceptual_shift": 0, "recombination_warmup": 0.0, "variance": 0.0},
     "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},

@@ -9,21 +9,19 @@ from ml_collections import ConfigDict
 
 from pivq_jax.config.fields import Config
 
-# The recipe for photographs of faces on accelerators: that of configs/faces.py, which says what its
-# parts are for. A discriminator did not improve samples there (docs/log/2026-11-28-faces.md and
-# 2026-11-29-transform.md). Muon's peak rate is four times AdamW's, as in the field defaults.
+# The recipe for photographs of faces on accelerators: that of configs/faces.py with more codes.
+# Muon's peak rate is four times AdamW's, as in the field defaults.
 ACCELERATOR = {
     "data.flip": True,
     "data.workers": 8,
     "model.dtype": "bfloat16",
-    "model.latents": "patches",
-    "model.set_depth": 0,
+    "model.num_codes": 256,
+    "quantizer.codebook_size": 16_384,
     "quantizer.init_step": 5_000,
-    "quantizer.init_batches": 4,
+    "quantizer.init_batches": 16,
+    "quantizer.noise": 0.4,
     "loss.perceptual": 1.0,
     "loss.perceptual_shift": 3,
-    "loss.recombination": 1.0,
-    "loss.variance": 0.0,
     "optimizer.learning_rate": 3e-4,
     "optimizer.muon_learning_rate": 1.2e-3,
     "optimizer.warmup_steps": 1_000,
@@ -35,24 +33,18 @@ ACCELERATOR = {
     "train.picture_every": 5_000,
     "evaluate.samples": 10_000,
     "evaluate.every": 2_000,
-    "sample.nearest_of": 10_000,
 }
 
-# Faces at 256x256: ViTs of 12 blocks as encoder and decoder over 256 patches of 16 pixels, of which
-# the 64 lowest of 768 frequencies are coded.
+# Faces at 256x256: ViTs of 12 blocks as encoder and decoder over 256 patches of 16 pixels.
 FACES_256 = {
     **ACCELERATOR,
     "data.image_size": 256,
-    "model.num_codes": 4096,
-    "model.stages": 16,
-    "model.code_dim": 128,
     "model.patch_size": 16,
     "model.width": 768,
     "model.heads": 12,
     "model.encoder_depth": 12,
     "model.decoder_depth": 12,
     "model.output_channels": 96,
-    "quantizer.codebook_size": 131_072,
 }
 
 # Variants of all configs: fields by dotted name. `smoke` checks that everything runs, in about a
@@ -85,13 +77,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "positional": {"quantizer.kind": "positional"},
 }
 
-# `smoke` of these recipes besides: random images of the full size, no workers, two stages.
+# `smoke` of these recipes besides: random images of the full size, no workers, fewer codes.
 SMOKE_RANDOM = {
     "data.name": "random",
     "data.workers": 0,
-    "model.num_codes": 512,
-    "model.stages": 2,
-    "model.set_depth": 0,
+    "model.num_codes": 64,
     "quantizer.codebook_size": 2048,
 }
 

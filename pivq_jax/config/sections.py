@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 # Choices of fields. This module does not import what has an implementation for each; a test
 # compares the names.
 KINDS = ("matching", "nearest", "positional")
-LATENTS = ("queries", "patches")
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
@@ -123,12 +122,6 @@ class ModelConfig(Section):
     """The encoder and the decoder."""
 
     num_codes: int = setting(32, "N, codes per image", between(1, 65_536))
-    stages: int = setting(
-        1, "codes per latent, each for the residual of the codes before it", between(1, 64)
-    )
-    latents: str = setting(
-        "queries", "from learned queries, or from the patches: see architecture.md", one_of(LATENTS)
-    )
     code_dim: int = setting(32, "D, size of a latent or codebook entry", between(2, 16_384))
     patch_size: int = setting(
         8, "pixels per side of an encoder patch and of a decoder grid cell", between(1, 1_024)
@@ -151,26 +144,6 @@ class ModelConfig(Section):
     )
     dtype: str = setting("float32", "of activations; use bfloat16 on accelerators", one_of(DTYPES))
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
-
-    @property
-    def num_latents(self) -> int:
-        """The number of latents; each gets a code at every stage."""
-        return self.num_codes // self.stages
-
-    @property
-    def latent_dim(self) -> int:
-        """The size of a latent: with several stages, half of D says where a code belongs."""
-        return self.code_dim if self.stages == 1 else self.code_dim // 2
-
-    @property
-    def freezes_encoder(self) -> bool:
-        """Whether the encoder stays as it is once there is a codebook, as with several stages.
-
-        The codebook could not follow latents that move, as the errors of all stages add up. So
-        `PIVQ` lets no gradient reach the encoder, nor does the quantizer pass one to the latents,
-        and training keeps momentum from moving it.
-        """
-        return self.stages > 1
 
     def patches(self, image_size: int) -> int:
         """Returns the number of patches of an image."""

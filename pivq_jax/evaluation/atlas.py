@@ -41,9 +41,9 @@ def exchange(
     """Exchanges a code, in the first `count` images that contain it, for its partner in others.
 
     Each image with the code is paired with a random image without it, as in recombination, and the
-    sets remain valid. Sampling exchanges codes in this way, but several at a time (with several
-    stages, all codes of a patch). `codes` are int32 [M, N], those of real images. Raises InputError
-    if the code is in no image or in all images.
+    sets remain valid. Sampling exchanges codes in this way, but several at a time. `codes`
+    are int32 [M, N], those of real images. Raises InputError if the code is in no image or in all
+    images.
     """
     has = (codes == code).any(1)
     if not has.any() or has.all():

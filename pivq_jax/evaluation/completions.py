@@ -37,7 +37,7 @@ def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndar
 def write_completions(session: Session, region: str, count: int) -> None:
     """Writes test images with a hidden region, completed, and whole: `completions_REGION.png`."""
     model, test = session.model, session.dataset.test
-    if model.parents is None and not (model.space.places and model.prior):  # which needs none
+    if model.parents is None:
         model = dataclasses.replace(model, parents=session.pool_codes)
     images = images_of(test, range(min(count, len(test))))
     say(f"completing {len(images)} images of which a part is hidden ({region})")

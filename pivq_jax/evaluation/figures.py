@@ -40,7 +40,6 @@ NAMES = {
     },
     "Prior": {
         "prior_bits": "prior bits",
-        "prior_bits_sets": "test sets that the prior can give",
     },
     "What codes mean": {
         "probe_accuracy": "balanced accuracy of probes",
@@ -131,9 +130,8 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
             "copies": "copies of one",
         }
         found["Prior"] = [
-            "The prior bits are the mean over the test sets that the prior can give, an upper bound"
-            " or, for models with several stages, exact. They stand beside the marginal and ceiling"
-            " bits of codes, above.",
+            "The prior bits are an upper bound, the mean over the test sets. They stand beside the"
+            " marginal and ceiling bits of codes, above.",
             named(metrics, "Prior"),
             _by_row("", metrics["prior_sets"], columns),
             *pictures(*(name for name in CAPTIONS if name.startswith("prior"))),

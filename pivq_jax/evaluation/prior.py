@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.output import progress_bar
@@ -88,7 +87,7 @@ def nearest_sets(
 
 
 def _bits(session: Session) -> dict[str, Any]:
-    """The mean bits of the test sets that the prior gives a probability, and how many they are."""
+    """The mean bits of the test sets."""
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
@@ -96,23 +95,15 @@ def _bits(session: Session) -> dict[str, Any]:
         prior_bits(prior.network, params, batch, jax.random.fold_in(key, i * at_once), ORDERS)
         for i, batch in enumerate(in_batches(codes, at_once))
     ]
-    found = np.concatenate(bits)[: len(codes)]
-    found = found[np.isfinite(found)]
-    mean = float(np.mean(found, dtype=np.float64)) if len(found) else None
-    return {"prior_bits": mean, "prior_bits_sets": len(found)}
+    return {"prior_bits": float(np.mean(np.concatenate(bits)[: len(codes)], dtype=np.float64))}
 
 
 def _completions(session: Session) -> Pixels:
     """A picture: test images from all their codes, then from ever fewer given ones, completed."""
     key_order, key_drawn = jax.random.split(session.key(Draw.PRIOR_COMPLETIONS))
-    whole, space = session.test_codes[:COMPLETED], session.model.space
+    whole = session.test_codes[:COMPLETED]
     # More given codes include the fewer ones.
     order = np.asarray(jax.random.permutation(key_order, whole, axis=1, independent=True))
-    if space.places:  # as single codes say little
-        rank = jax.random.permutation(jax.random.fold_in(key_order, 1), space.places)
-        places = space.places_of(jnp.asarray(order), session.model.codebook)
-        by_place = np.argsort(np.asarray(rank[places]), axis=1, kind="stable")
-        order = np.take_along_axis(order, by_place, axis=1)
     rows = [whole]
     for i, fraction in enumerate(GIVEN):
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))

@@ -134,7 +134,7 @@ class Session:
     @cached_property
     def lift(self) -> jax.Array | None:
         """The log lift of codes in training images, float32 [K, K]; None where it is not used."""
-        return self.model.log_lift(self.pool_codes) if self.model.space.uses_lift else None
+        return None if self.model.space.ordered else self.model.log_lift(self.pool_codes)
 
     def recombined_codes(
         self, count: int, key: jax.Array, parents: int = 2

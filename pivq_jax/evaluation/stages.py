@@ -71,7 +71,7 @@ def reconstruction(session: Session) -> dict[str, Any]:
         "psnr": float(np.mean(psnrs)),
         "l1": float(np.mean(differences)),
         "ssim": float(np.mean(similarities[0])) if has_windows else None,
-        **capacity(model.space, codes, model.codebook),
+        **capacity(model.space, codes),
     }
 
 

@@ -118,7 +118,7 @@ class Engine:
         if model.labels is None:
             labels = Labels(pool.labels, factors) if factors else None
             model = dataclasses.replace(model, parents=pool.codes, labels=labels)
-        self._lift = model.lift if model.space.uses_lift else None
+        self._lift = None if model.space.ordered else model.lift
         if model.labels and factors == model.labels.factors:
             self.labelled = model
             self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
@@ -195,13 +195,7 @@ class Engine:
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> Pairs:
         """Pairs two code sets, int [N]."""
-        space = self.model.space
-        pairs = Pairs(*map(np.asarray, sampling.pair_codes(space, self._codebook, a, b)))
-        if space.places:  # the page exchanges the cheapest first: one place after another
-            place = np.asarray(space.places_of(jnp.asarray(pairs.a), self._codebook))
-            sums = np.bincount(place, pairs.cost).astype(np.float32)
-            pairs = pairs._replace(cost=sums[place])
-        return pairs
+        return Pairs(*map(np.asarray, sampling.pair_codes(self.model.space, self._codebook, a, b)))
 
     def recombine(self, key: jax.Array) -> NewFace:
         """Recombines two random training images: paired as on the page, chosen as in samples."""

@@ -28,7 +28,7 @@ class Encoded(NamedTuple):
     """Codes, latents and labels of a split."""
 
     codes: np.ndarray  # int32 [M, N], as returned by `TrainedModel.encode`
-    latents: np.ndarray  # f32 [M, N / stages, latent_dim]; [M, 0, latent_dim] if not asked for
+    latents: np.ndarray  # float32 [M, N, D]; [M, 0, D] if not asked for
     labels: np.ndarray  # int32 [M, A]
 
 
@@ -74,11 +74,9 @@ def encode_labelled(
     """
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
-    config, parts = model.config.model, []
-    count = config.num_latents if latents else 0
+    parts, count = [], model.space.num_codes if latents else 0
     for batch, codes, all_latents in encode_batches(model, source, batch_size):
-        # Those of the first stage: what later ones are given to quantize follows from these.
-        found = codes, all_latents[:, :count, -config.latent_dim :], labels_of(batch, names)
+        found = codes, all_latents[:, :count], labels_of(batch, names)
         parts.append([np.asarray(x)[batch["mask"]] for x in found])
     return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 

@@ -25,7 +25,7 @@ from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.interop.weights import to_torch
 from pivq_jax.sampling import edit as edits
-from pivq_jax.sampling.completion import complete_patches, first_guess
+from pivq_jax.sampling.completion import first_guess
 
 Array = jax.Array | np.ndarray
 MAX_ABS_PIXEL = 1.5  # allow resize overshoot; reject [0, 255] or standardized images
@@ -113,8 +113,7 @@ class TrainedModel:
     def encode_with_latents(self, images: Array) -> tuple[jax.Array, jax.Array]:
         """Encodes images to codes and the latents, float32 [B, N, D], before quantization.
 
-        Latents are in the order of the encoder's queries; with several stages, they are what each
-        code stands for, one stage after another. Raises as `encode` does.
+        Latents are in the order of the encoder's queries. Raises as `encode` does.
         """
         return self._encode(_check_images(images, self.config.data.image_size))
 
@@ -173,7 +172,7 @@ class TrainedModel:
             key,
             min(count, RECOMBINED_AT_ONCE),
             fraction=settings.fraction,
-            lift=self.lift if self.space.uses_lift else None,
+            lift=None if self.space.ordered else self.lift,
             nearest_of=settings.nearest_of,
         )
         return jnp.asarray(codes)
@@ -212,10 +211,9 @@ class TrainedModel:
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
         `prior` says whether the model's prior is used, to make hidden parts likely; by default it
-        is used if there is one. What is drawn for an image depends on its place in the array. A bar
-        shows the progress of more than eight images. Raises ValueError if the model is `positional`
-        or lacks a prior that is asked for; if, with several stages, it has neither prior nor
-        parents; or if no pixel of an image is visible.
+        is used if there is one. A bar shows the progress of more than eight images. Raises
+        ValueError if the model is `positional` or lacks a prior that is asked for, or if no pixel
+        of an image is visible.
         """
         if self.space.ordered:
             raise InputError("completion changes sets, and positional codes are none")
@@ -223,19 +221,15 @@ class TrainedModel:
         seen = _check_visible(visible, images.shape)
         use_prior = self.prior is not None if prior is None else prior
         own_prior = self._own_prior() if use_prior else None
-        params, space, completed = own_copy(self.params), self.space, []
-        guessed_from = None if space.places else self.parents
+        params, completed = own_copy(self.params), []
         count, few = len(images), len(images) <= COMPLETED_AT_ONCE
         with progress_bar(desc="completing", total=count, unit=" images", disable=few) as bar:
             for start in range(0, count, COMPLETED_AT_ONCE):
                 part, part_seen = (x[start : start + COMPLETED_AT_ONCE] for x in (images, seen))
-                codes = first_guess(self.encode, self.decode, space, guessed_from, part, part_seen)
-                if space.places:
-                    codes = complete_patches(
-                        space, self.codebook, self.parents, own_prior, codes, part_seen, start
-                    )
-                else:
-                    codes = self._programs.fit(params, own_prior, codes, part, part_seen)
+                codes = first_guess(
+                    self.encode, self.decode, self.space, self.parents, part, part_seen
+                )
+                codes = self._programs.fit(params, own_prior, codes, part, part_seen)
                 completed.append(jax.block_until_ready(codes))
                 bar.update(len(codes))
         return jnp.concatenate(completed)
@@ -246,35 +240,25 @@ class TrainedModel:
         Returns int32 [B, A], the likeliest value of each factor, an index into `labels.factors`.
         Raises ValueError if the model has no labels, or is `positional`.
         """
-        codes, table = self._checked(codes), self._factor_table
-        if isinstance(table, edits.PlaceTable):
-            chances = edits.read_places(self.space, self.codebook, codes, table)
-        else:
-            chances = edits.read_factors(codes, table)
+        chances = edits.read_factors(self._checked(codes), self._factor_table)
         return np.asarray(chances.argmax(-1), np.int32)
 
     def edit(self, codes: Array, /, **changes: str) -> jax.Array:
         """Replaces as few codes as needed to change factors of images (docs/edits.md).
 
-        `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. With
-        several stages, one change is made after another. Raises ValueError if the model has no
-        labels or is `positional`, or if a factor or value is unknown or no parent has that value.
+        `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
+        ValueError if the model has no labels or is `positional`, or if a factor or value is unknown
+        or no parent has that value.
         """
-        edited, table = self._checked(codes), self._factor_table
+        checked, table = self._checked(codes), self._factor_table
         assert self.labels
         wanted = self.labels.wanted(**changes)
-        if not isinstance(table, edits.PlaceTable):
-            return edits.edit(self.space, self.codebook, edited, wanted, table, self.lift)
-        for factor in np.flatnonzero(wanted >= 0):
-            edited = edits.edit_places(
-                self.space, self.codebook, edited, factor, wanted[factor], table
-            )
-        return edited
+        return edits.edit(self.space, self.codebook, checked, wanted, table, self.lift)
 
     def log_lift(self, codes: Array) -> jax.Array:
         """Computes the log lift of all pairs of codes, float32 [K, K]; see `sampling.log_lift`.
 
-        Raises ValueError if the model is `positional` or has several stages.
+        Raises ValueError if the model is `positional`.
         """
         return sampling.log_lift(self.space, np.asarray(codes))
 
@@ -297,14 +281,12 @@ class TrainedModel:
         return programs_of(Config().with_fields(built), self.mesh)
 
     @cached_property
-    def _factor_table(self) -> edits.FactorTable | edits.PlaceTable:
+    def _factor_table(self) -> edits.FactorTable:
         if self.parents is None or self.labels is None or self.space.ordered:
             raise ValueError(
                 "the model has no labels of code sets: use dataclasses.replace(model,"
                 " parents=model.encode(images), labels=...) with labelled training images"
             )
-        if self.space.places:
-            return edits.place_table(self.space, self.codebook, self.parents, self.labels)
         return edits.factor_table(self.space, self.parents, self.labels)
 
     def _encode(self, images: jax.Array, first: int = 0) -> tuple[jax.Array, jax.Array]:

@@ -20,7 +20,7 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
     config, metrics = description["config"], description["metrics"]
     data, model, quantizer = config["data"], config["model"], config["quantizer"]
     size, kind = data["image_size"], quantizer["kind"]
-    count, stages = model["num_codes"], model["stages"]
+    count = model["num_codes"]
     numbers = {
         name: value
         for name, value in metrics.items()
@@ -32,12 +32,7 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
         "pipeline_tag": task,
         "tags": ["jax", "vector-quantization", "autoencoder", "image-generation"],
     }
-    staged = new = licence = measured = ""
-    if stages > 1:
-        staged = (
-            f"Each of {count // stages} latents has {stages} codes: the first stands for the"
-            " latent, a later one for\nthe residual of those before it (`model.stages`).\n"
-        )
+    new = licence = measured = ""
     if parents:
         made = "new = model.decode(model.sample(jax.random.key(0), 16))"
         new = f"{made}  # of {parents:,} images' codes\n"
@@ -67,7 +62,7 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
 A PI-VQ autoencoder ([arXiv 2604.01843](https://arxiv.org/abs/2604.01843)) for images of
 {size}x{size} pixels, trained with pivq_jax on `{data["name"]}` for {description["step"]} steps.
 An image is {_FORMS[kind]}: {count} of {quantizer["codebook_size"]} (`quantizer.kind = "{kind}"`).
-{staged}
+
 ```python
 import jax
 import pivq_jax

@@ -2,13 +2,12 @@
 
 A model becomes three files, whose shapes are in docs/interop.md. `NAME.encoder.onnx` maps `images`
 to `latents`, and `NAME.decoder.onnx` maps `vectors`, entries of the codebook, to `images`.
-`NAME.codes.safetensors` holds the `codebook`, `training_codes` if they are given, and with several
-stages `places`, which say which latent a code belongs to. Networks compute in float32, for every
-`model.dtype`. The description of the model is in the metadata of each file, under `pivq_jax`.
+`NAME.codes.safetensors` holds the `codebook` and, if they are given, `training_codes`. Networks
+compute in float32, for every `model.dtype`. The description of the model is in the metadata of each
+file, under `pivq_jax`.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ from pivq_jax.common.files import replace_together
 from pivq_jax.common.weights import Params, pack_arrays
 from pivq_jax.config.check import config_of_model
 from pivq_jax.config.fields import Config
-from pivq_jax.config.sections import ModelConfig
-from pivq_jax.interop.onnx_graph import Graph, block, convolution, dense, gelu, layer_norm, part
+from pivq_jax.interop.onnx_graph import Graph, block, convolution, dense, gelu, layer_norm
 from pivq_jax.interop.safetensors_file import KEY
-from pivq_jax.model.layers import cosine_transform, positions_2d
+from pivq_jax.model.layers import positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON
-from pivq_jax.model.quantizer import place_vectors
 
 
 def onnx_paths(path: str | Path) -> tuple[Path, ...]:
@@ -54,9 +51,6 @@ def write_onnx(
     config = config_of_model(description["config"], str(path))
     metadata = {KEY: json.dumps(description, allow_nan=False)}
     arrays = {"codebook": np.asarray(params["quantizer"]["codebook"])}
-    if config.model.stages > 1:
-        count, size = config.model.num_latents, config.model.latent_dim
-        arrays["places"] = place_vectors(count, config.model.code_dim - size)
     if training_codes is not None:
         arrays["training_codes"] = np.asarray(training_codes, np.int32)
     contents = (
@@ -81,31 +75,18 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     positions = graph.constant("encoder/positions", positions_2d(side, side, width))
     x = graph.add("Add", x, positions)
 
-    from_queries = model.latents == "queries"
-    if from_queries:
-        batch = graph.add("Shape", "images", start=0, end=1)
-        shape = graph.add("Concat", batch, graph.shape(model.num_latents, width), axis=0)
-        queries = graph.add("Expand", graph.weight("encoder/queries"), shape)
-        x = graph.add("Concat", x, queries, axis=1)
+    batch = graph.add("Shape", "images", start=0, end=1)
+    shape = graph.add("Concat", batch, graph.shape(model.num_codes, width), axis=0)
+    queries = graph.add("Expand", graph.weight("encoder/queries"), shape)
+    x = graph.add("Concat", x, queries, axis=1)
     for i in range(model.encoder_depth):
-        last = model.num_latents if from_queries and i == model.encoder_depth - 1 else None
+        last = model.num_codes if i == model.encoder_depth - 1 else None
         x = block(graph, x, f"encoder/block_{i}", model.heads, last=last)
-    if not from_queries and model.num_latents < side**2:
-        x = _average_patches(graph, x, side, width, model.num_latents)
 
     x = dense(graph, layer_norm(graph, x, "encoder/norm"), "encoder/latents")
-    x = graph.add("Reshape", x, graph.shape(0, model.num_latents, model.latent_dim))
-    if model.stages > 1:
-        p, transform = model.patch_size, cosine_transform(model.patch_size, model.latent_dim)
-        y = graph.add("Reshape", "images", graph.shape(0, side, p, side, 3 * p))
-        y = graph.add("Transpose", y, perm=[0, 1, 3, 2, 4])
-        y = graph.add("Reshape", y, graph.shape(0, side**2, 3 * p**2))
-        y = graph.add("MatMul", y, graph.constant("encoder/transform", transform))
-        graph.add("Add", x, y, name="latents")
-    else:
-        one = graph.constant("encoder/unit/scale", np.ones(model.latent_dim, np.float32))
-        graph.add("LayerNormalization", x, one, epsilon=NORM_EPSILON, name="latents")
-    images, latents = (size, size, 3), (model.num_latents, model.latent_dim)
+    one = graph.constant("encoder/unit/scale", np.ones(model.code_dim, np.float32))
+    graph.add("LayerNormalization", x, one, epsilon=NORM_EPSILON, name="latents")
+    images, latents = (size, size, 3), (model.num_codes, model.code_dim)
     return graph.to_bytes("encoder", ("images", images), ("latents", latents), metadata)
 
 
@@ -117,17 +98,12 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
 
     queries = graph.params["decoder/queries"] + positions_2d(side, side, width)
     x = graph.constant("decoder/queries", queries[None])  # shared by all images
-    codes = latents = ""
-    if model.stages > 1:
-        latents = _sums(graph, model)
-        x = graph.add("Add", x, dense(graph, latents, "decoder/codes"))
-    else:
-        codes = dense(graph, "vectors", "decoder/codes")
-        if config.quantizer.kind == "positional":
-            codes = graph.add("Add", codes, graph.weight("decoder/places"))
-        for i in range(model.set_depth):
-            codes = block(graph, codes, f"decoder/set_block_{i}", model.heads)
-        codes = layer_norm(graph, codes, "decoder/set_norm")
+    codes = dense(graph, "vectors", "decoder/codes")
+    if config.quantizer.kind == "positional":
+        codes = graph.add("Add", codes, graph.weight("decoder/places"))
+    for i in range(model.set_depth):
+        codes = block(graph, codes, f"decoder/set_block_{i}", model.heads)
+    codes = layer_norm(graph, codes, "decoder/set_norm")
     for i in range(model.decoder_depth):
         x = block(graph, x, f"decoder/block_{i}", model.heads, codes)
     cells = x = layer_norm(graph, x, "decoder/norm")
@@ -147,40 +123,11 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
         y = graph.add("MatMul", graph.add("Transpose", cells, perm=[1, 0, 2]), kernels)
         y = graph.add("Transpose", y, perm=[1, 0, 2])
         x = graph.add("Add", x, _pixels(graph, y, side, model.patch_size))
-    if model.stages > 1:
-        transform = cosine_transform(model.patch_size, model.latent_dim).T
-        y = graph.add("MatMul", latents, graph.constant("decoder/transform", transform))
-        x = graph.add("Add", x, _pixels(graph, y, side, model.patch_size))
     x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
     limits = [graph.constant(f"limit_{i}", np.float32(i)) for i in (-1, 1)]
     graph.add("Clip", x, *limits, name="images")
     vectors, images = (model.num_codes, model.code_dim), (size, size, 3)
     return graph.to_bytes("decoder", ("vectors", vectors), ("images", images), metadata)
-
-
-def _sums(graph: Graph, model: ModelConfig) -> str:
-    """Adds up the codes of each patch, `pivq_jax.model.quantizer.sum_by_place`: [B, L, D / 2]."""
-    half = model.code_dim // 2
-    known = place_vectors(model.num_latents, half)
-    place, values = (part(graph, "vectors", i, i + half, axis=2) for i in (0, half))
-    # The nearest place has the largest product less half of its squared length.
-    score = graph.add("MatMul", place, graph.constant("decoder/known", known.T))
-    score = graph.add("Sub", score, graph.constant("decoder/lengths", (known**2).sum(-1) / 2))
-    owner = graph.add("ArgMax", score, axis=-1, keepdims=0)
-    depth = graph.constant("decoder/count", np.int64(model.num_latents))
-    bits = graph.constant("bits", np.array([0, 1], np.float32))
-    one_hot = graph.add("OneHot", owner, depth, bits, axis=1)
-    return graph.add("MatMul", one_hot, values)
-
-
-def _average_patches(graph: Graph, x: str, side: int, width: int, count: int) -> str:
-    """Averages over `count` squares of patches, as the encoder does: [B, count, W]."""
-    x = graph.add("Transpose", x, perm=[0, 2, 1])
-    x = graph.add("Reshape", x, graph.shape(0, 0, side, side))
-    square = [math.isqrt(side**2 // count)] * 2
-    x = graph.add("AveragePool", x, kernel_shape=square, strides=square)
-    x = graph.add("Reshape", x, graph.shape(0, width, -1))
-    return graph.add("Transpose", x, perm=[0, 2, 1])
 
 
 def _pixels(graph: Graph, x: str, side: int, factor: int) -> str:

@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -99,7 +98,7 @@ def read_pretrained(directory: Path) -> Published:
     if (directory / PARENTS).is_file():
         parents, labels = read_parents(directory / PARENTS, space)
     if (directory / PRIOR).is_file():
-        prior = read_prior(directory / PRIOR, space, params["quantizer"]["codebook"])
+        prior = read_prior(directory / PRIOR, space)
     return Published(params, description, parents, labels, prior)
 
 
@@ -168,15 +167,15 @@ def pack_prior(prior: Prior) -> bytes:
     return pack_arrays(arrays, metadata)
 
 
-def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> Prior:
-    """Reads a prior over a space with its codebook, float32 [K, D]; its parameters are float32
-    NumPy arrays. That of another model is refused.
+def read_prior(path: Path, space: CodeSpace) -> Prior:
+    """Reads a prior over a space; its parameters are float32 NumPy arrays. That of another model is
+    refused.
     """
     shapes, metadata = read_header(path, _REMEDY)
     try:
         held = dict(json.loads(metadata[PRIOR_KEY]))
         settings = prior_settings({name: held[name] for name in SIZES})  # it may hold any number
-        network, bits = build_prior(space, jnp.asarray(codebook), settings), float(held["bits"])
+        network, bits = build_prior(space, settings), float(held["bits"])
         if not math.isfinite(bits):
             raise ValueError(f"bits = {bits}")
         params = parameter_shapes(network)

@@ -5,9 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import Block, depth_to_space, from_waves, positions_2d
+from pivq_jax.model.layers import Block, depth_to_space, positions_2d
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
-from pivq_jax.model.quantizer import sum_by_place
 
 
 class Output(nn.Module):
@@ -60,8 +59,7 @@ class Decoder(nn.Module):
 
     Codes have no position, except for `positional`, and pass through self-attention, which is
     permutation equivariant. A grid of queries, one per patch, then alternates self-attention with
-    cross-attention to the set, which is permutation invariant. With several stages, the sums of the
-    codes of a patch replace the set; their inverse cosine transform is added to the output.
+    cross-attention to the set, which is permutation invariant.
     """
 
     config: ModelConfig
@@ -77,21 +75,17 @@ class Decoder(nn.Module):
         batch, num_codes, _ = quantized.shape
         side = self.image_size // config.patch_size
         block = nn.remat(Block) if config.remat else Block
-        if config.stages > 1:
-            latents = sum_by_place(quantized, config.num_latents, config.latent_dim)
-            known, codes = dense(config.width, dtype, "codes")(latents), None
-        else:
-            known, codes = 0, dense(config.width, dtype, "codes")(quantized)
-            if self.positional:
-                shape = (num_codes, config.width)
-                codes += self.param("places", nn.initializers.normal(1.0), shape).astype(dtype)
-            for i in range(config.set_depth):
-                codes = block(config.heads, config.mlp_ratio, dtype, name=f"set_block_{i}")(codes)
-            codes = LayerNorm(dtype, name="set_norm")(codes)
+        codes = dense(config.width, dtype, "codes")(quantized)
+        if self.positional:
+            shape = (num_codes, config.width)
+            codes += self.param("places", nn.initializers.normal(1.0), shape).astype(dtype)
+        for i in range(config.set_depth):
+            codes = block(config.heads, config.mlp_ratio, dtype, name=f"set_block_{i}")(codes)
+        codes = LayerNorm(dtype, name="set_norm")(codes)
 
         queries = self.param("queries", nn.initializers.normal(0.02), (side**2, config.width))
         queries = (queries + positions_2d(side, side, config.width)).astype(dtype)
-        x = queries[None] + known  # with one stage, shared by all images until they see the codes
+        x = queries[None]  # shared by all images until they see the codes
         for i in range(config.decoder_depth):
             x = block(config.heads, config.mlp_ratio, dtype, name=f"block_{i}")(x, codes)
         x = LayerNorm(dtype, name="norm")(x).reshape(batch, side, side, config.width)
@@ -99,6 +93,4 @@ class Decoder(nn.Module):
         images = Output(config, name="output")(x)
         if config.local_output:
             images += LocalOutput(config.patch_size, name="local_output")(x)
-        if config.stages > 1:
-            images += from_waves(latents, config.patch_size)
         return images

@@ -22,9 +22,7 @@ State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
     """Computes the codebook [K, D] by k-means, started by k-means++, on latents [M, D], M >= K.
 
-    At most `SAMPLES * codebook_size` latents are used, drawn without replacement. With several
-    stages, this is called once per stage: for the first with the key drawn for codebooks at this
-    step, and for each other stage with its number folded into that key.
+    At most `SAMPLES * codebook_size` latents are used, drawn without replacement.
     """
     key_draw, key_start = jax.random.split(key)
     if latents.shape[0] > SAMPLES * codebook_size:

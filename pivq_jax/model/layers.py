@@ -1,11 +1,8 @@
-"""Layers shared by the encoder and the decoder: attention, MLP, transformer block, positions and
-transforms of patches.
+"""Layers shared by the encoder and the decoder: attention, MLP, transformer block and positions.
 
 All modules compute in `dtype` and keep their parameters in float32. Norms use epsilon 1e-6 and are
 computed in float32 for every `dtype`.
 """
-
-import math
 
 import flax.linen as nn
 import jax
@@ -39,55 +36,6 @@ def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
     x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
     x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height * factor, width * factor, -1)
-
-
-def cosine_waves(size: int) -> np.ndarray:
-    """Returns the orthonormal waves of a cosine transform, float64 [place, frequency]."""
-    at = np.arange(size)
-    waves = np.cos(np.pi * (at[:, None] + 0.5) * at / size) * np.sqrt(2 / size)
-    waves[:, 0] /= np.sqrt(2)
-    return waves
-
-
-def cosine_transform(patch_size: int, count: int) -> np.ndarray:
-    """Returns `count` orthonormal patterns of the cosine transform of a patch (Ahmed et al. 1974).
-
-    They are columns, float32 [patch_size^2 * 3, count], in the order of `space_to_depth`, low
-    frequencies first. Images differ less in colour than in brightness, so colours begin where
-    brightness has about half of the patterns.
-    """
-    at, waves = np.arange(patch_size), cosine_waves(patch_size)
-    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
-    # The second number: soon enough for both mean colours, after (f + 1) (f + 2) / 2 of brightness.
-    later = min(round(count**0.5), int((max(9, 8 * count - 15) ** 0.5 - 3) / 2))
-    order = sorted(
-        (row + column + (colour > 0) * later, colour, row, column)
-        for colour in range(3)
-        for row in at
-        for column in at
-    )
-    patterns = [
-        np.einsum("y,x,c->yxc", waves[:, row], waves[:, column], colours[colour])
-        for _, colour, row, column in order[:count]
-    ]
-    return np.stack(patterns, -1).reshape(-1, count).astype(np.float32)
-
-
-def to_waves(images: jax.Array, patch_size: int, count: int) -> jax.Array:
-    """The first waves of the cosine transform of patches of f32 [B, S, S, 3]: [B, patches, count].
-
-    In float32, as latents and targets of losses are made of them.
-    """
-    patches = space_to_depth(images, patch_size).reshape(len(images), -1, 3 * patch_size**2)
-    return jnp.matmul(patches, cosine_transform(patch_size, count), precision="highest")
-
-
-def from_waves(waves: jax.Array, patch_size: int) -> jax.Array:
-    """Images f32 [B, S, S, 3] of the first waves of their patches, the transpose of `to_waves`."""
-    batch, patches, count = waves.shape
-    side = math.isqrt(patches)
-    x = jnp.matmul(waves, cosine_transform(patch_size, count).T, precision="highest")
-    return depth_to_space(x.reshape(batch, side, side, -1), patch_size)
 
 
 class Attention(nn.Module):

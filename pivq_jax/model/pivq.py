@@ -29,19 +29,15 @@ class PIVQ(nn.Module):
     def setup(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind = {self.kind!r} is unknown: use one of {', '.join(KINDS)}")
-        code_dim = self.config.code_dim
         self.encoder = Encoder(self.config)
         self.quantizer = Quantizer(
-            self.codebook_size, code_dim, self.kind, self.matcher, self.config.stages
+            self.codebook_size, self.config.code_dim, self.kind, self.matcher
         )
         self.decoder = Decoder(self.config, self.image_size, self.kind == "positional")
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
         """Returns reconstructions of images, and their `Quantized` latents."""
-        latents = self.latents(images)
-        if self.config.freezes_encoder:
-            latents = jax.lax.stop_gradient(latents)
-        quantized = self.quantizer(latents)
+        quantized = self.quantizer(self.latents(images))
         return self.decoder(quantized.vectors), quantized
 
     def autoencode(
@@ -53,18 +49,18 @@ class PIVQ(nn.Module):
         key. Raises ValueError if there is noise and no key.
         """
         latents = self.latents(images)
-        return self.decoder(add_noise(latents, self.config.code_dim, noise, key)), latents
+        return self.decoder(add_noise(latents, noise, key)), latents
 
     def latents(self, images: jax.Array) -> jax.Array:
-        """Computes the latents of images, float32 [B, N / stages, `latent_dim`]."""
+        """Computes the latents of images, float32 [B, N, D]."""
         return self.encoder(images)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns the entries of images, int32 [B, N]; whether their latents are finite, bool [B];
-        and what each entry stands for, float32 [B, N, D]: the latents, if there is one stage.
+        and the latents, float32 [B, N, D].
         """
         quantized = self.quantizer(self.latents(images))
-        return quantized.indices, quantized.converged, quantized.targets
+        return quantized.indices, quantized.converged, quantized.latents
 
     def decode(self, indices: jax.Array) -> jax.Array:
         """Decodes codebook entries int32 [B, N]; their order matters for `positional` alone."""

@@ -4,21 +4,16 @@ Kinds of assignment: `matching` (PI-VQ, arXiv 2604.01843) is one to one at minim
 occurs twice in an image; `nearest` (VQ-VAE: van den Oord et al. 2017, arXiv 1711.00937) is many to
 one; `positional` is as `nearest`, and the decoder uses the position of each code.
 
-With several stages (residual quantization: Lee et al. 2022, arXiv 2203.01941), every stage has
-entries of its own, and gives each latent a code for what earlier codes left over. As codes have no
-position, half of an entry says which latent it belongs to (`place_vectors`), half what it adds.
-
 Distances, assignment and losses are computed in float32 for every dtype of the model.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pivq_jax.matching import match, minima
 from pivq_jax.model.primitives import Pair
@@ -26,21 +21,19 @@ from pivq_jax.model.primitives import Pair
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns indices int32
 # [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], Pair]
-# Elements of the one-hot rows that a GPU holds at a time for the gradient of a stage's entries. All
-# stages are held together.
+# Elements of the one-hot rows that a GPU holds at a time for the gradient of the entries.
 LARGEST_ONE_HOT = 2**26
 
 
 class Quantized(NamedTuple):
     """The quantized latents of a batch."""
 
-    vectors: jax.Array  # float32 [B, N, D]; with one stage, their gradients pass to the latents
+    vectors: jax.Array  # float32 [B, N, D], whose gradients pass to the latents
     indices: jax.Array  # int32 [B, N], the entry of each latent, in the order of the latents
     codebook_loss: jax.Array  # float32 [], pulls entries towards their latents
     commitment_loss: jax.Array  # float32 [], pulls latents towards their entries
     converged: jax.Array  # bool [B], False if the matching has no valid result
-    latents: jax.Array  # float32 [B, N / stages, `latent_dim`], the input
-    targets: jax.Array  # float32 [B, N, D], what each code stands for; the latents if one stage
+    latents: jax.Array  # float32 [B, N, D], the input
 
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -119,23 +112,11 @@ def _add_rows(size: int, rows: jax.Array, values: jax.Array, parts: int = 1) -> 
 look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
-def look_up_in_stages(codebook: jax.Array, indices: jax.Array, stages: int) -> jax.Array:
-    """Returns entries as `look_up` does, if equal parts of N choose from equal parts of K in turn.
-
-    One-hot rows of its gradient are then shorter by that factor.
-    """
-    if stages == 1:
-        return look_up(codebook, indices)
-    parts = split_stages(jnp.asarray(codebook), stages)
-    within_stage = split_stages(indices, stages, 1) - first_entries(parts)
-    return join_stages(jax.vmap(look_up)(parts, within_stage), 1)
-
-
 def match_latents(latents: jax.Array, codebook: jax.Array, method: str = "auto") -> Pair:
     """Assigns entries to the latents of each image one to one, at minimum total squared distance.
 
     Returns indices int32 [B, N], and converged bool [B], which is False if latents are not finite.
-    Nothing is solved where all nearest entries are distinct, as is usual with several stages.
+    Nothing is solved where all nearest entries are distinct.
     """
 
     def match_all(latents: jax.Array) -> Pair:
@@ -168,6 +149,7 @@ def nearest(cost: jax.Array) -> Pair:
     return jnp.minimum(column, cost.shape[-1] - 1), least  # with NaN, there is no least one
 
 
+@jax.named_scope("distances")
 def assign(
     latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher = match_latents
 ) -> Pair:
@@ -183,120 +165,15 @@ def assign(
     return nearest(cost)[0], jnp.all(jnp.isfinite(cost), axis=(1, 2))
 
 
-def place_vectors(count: int, size: int) -> np.ndarray:
-    """Returns the vectors that say which latent a code belongs to, float32 [count, size].
-
-    They are fixed and random, so each is far from all others.
+def add_noise(latents: jax.Array, noise: float, key: jax.Array | None = None) -> jax.Array:
+    """Returns what the decoder gets before there is a codebook, float32 [B, N, D]: latents with
+    normal noise of this standard deviation.
     """
-    # RandomState's stream is frozen; that of default_rng may change with NumPy's version.
-    return np.random.RandomState(0).normal(size=(count, size)).astype(np.float32)
-
-
-def prepend_places(latents: jax.Array, size: int) -> jax.Array:
-    """Puts place vectors before latents [B, L, latent_dim]: float32 [B, L, size + latent_dim]."""
-    first = place_vectors(latents.shape[1], size)
-    return jnp.concatenate([jnp.broadcast_to(first, (len(latents), *first.shape)), latents], -1)
-
-
-def places_of(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
-    """Returns which latent each entry [..., D] belongs to: int32, below `count`.
-
-    It is the one whose place vector is nearest to the first part of the entry.
-    """
-    first = jax.lax.stop_gradient(vectors[..., :-latent_dim])
-    known = jnp.asarray(place_vectors(count, first.shape[-1]))
-    return jnp.argmin(squared_distances(first, known), -1).astype(jnp.int32)
-
-
-def add_by_place(places: jax.Array, values: jax.Array, count: int) -> jax.Array:
-    """Adds up values [..., N, size] of the same place, int [..., N]: [..., count, size]."""
-    one_hot = jax.nn.one_hot(places, count, dtype=values.dtype)
-    return jnp.einsum("...np,...nd->...pd", one_hot, values, precision=jax.lax.Precision.HIGHEST)
-
-
-def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
-    """Adds up what entries float32 [B, N, D] say of latents: float32 [B, count, latent_dim]."""
-    places = places_of(vectors, count, latent_dim)
-    return add_by_place(places, vectors[..., -latent_dim:], count)
-
-
-def in_stages(
-    latents: jax.Array,
-    code_dim: int,
-    stages: Any,
-    quantize: Callable[[Any, jax.Array], tuple[jax.Array, Any]],
-) -> tuple[jax.Array, jax.Array, Any]:
-    """Quantizes latents float32 [B, N / stages, latent_dim] stage by stage.
-
-    `quantize` gets a slice of `stages` along the first axis and targets float32 [B, N / stages, D],
-    and returns the vectors that stand for them, and anything else. Returns the targets, what is
-    left over of the latents, and the rest; the first axis of targets and rest are the stages.
-    """
-    size = code_dim - latents.shape[-1]
-
-    def step(residual: jax.Array, stage: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        targets = prepend_places(residual, size)
-        quantized, other = quantize(stage, targets)
-        return residual - quantized[..., size:], (targets, other)
-
-    # A loop, as compilers would take many times as long for the matchings of all stages.
-    residual, (targets, others) = jax.lax.scan(step, latents, stages)
-    return targets, residual, others
-
-
-def split_stages(array: jax.Array, stages: int, axis: int = 0) -> jax.Array:
-    """Splits an axis into equal parts, one for each stage, and puts their axis first."""
-    shape = array.shape
-    parts = array.reshape(*shape[:axis], stages, -1, *shape[axis + 1 :])
-    return jnp.moveaxis(parts, axis, 0)
-
-
-def join_stages(parts: jax.Array, axis: int = 0) -> jax.Array:
-    """Undoes `split_stages`."""
-    parts = jnp.moveaxis(parts, 0, axis)
-    shape = parts.shape
-    return parts.reshape(*shape[:axis], -1, *shape[axis + 2 :])
-
-
-def first_entries(parts: jax.Array) -> jax.Array:
-    """Returns the first entry of each stage, int32 [stages, 1, 1], of `split_stages`' parts."""
-    return parts.shape[1] * jnp.arange(len(parts), dtype=jnp.int32)[:, None, None]
-
-
-def assign_in_stages(
-    latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher, stages: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Assigns entries as `assign` does, at every stage those of its own, K / stages.
-
-    Returns indices int32 [B, N], converged bool [B], the targets float32 [B, N, D], and what is
-    left over, in the latents' shape.
-    """
-    latents, codebook = jax.lax.stop_gradient((latents, codebook))
-
-    def quantize(entries: jax.Array, targets: jax.Array) -> tuple[jax.Array, Pair]:
-        indices, converged = assign(targets, entries, kind, matcher)
-        return entries[indices], (indices, converged)
-
-    parts = split_stages(codebook, stages)
-    with jax.named_scope("distances"):  # of the loop, as in `match_latents`
-        targets, residual, (indices, converged) = in_stages(
-            latents, codebook.shape[1], parts, quantize
-        )
-    indices += first_entries(parts)
-    return join_stages(indices, 1), jnp.all(converged, 0), join_stages(targets, 1), residual
-
-
-def add_noise(
-    latents: jax.Array, code_dim: int, noise: float, key: jax.Array | None = None
-) -> jax.Array:
-    """Returns what the decoder gets before there is a codebook, float32 [B, L, D]: latents with
-    normal noise of this standard deviation, after place vectors if D is larger than they are.
-    """
-    if noise:
-        if key is None:
-            raise ValueError(f"noise = {noise} is drawn with a key: give one")
-        latents = latents + noise * jax.random.normal(key, latents.shape)
-    return prepend_places(latents, code_dim - latents.shape[-1])
+    if not noise:
+        return latents
+    if key is None:
+        raise ValueError(f"noise = {noise} is drawn with a key: give one")
+    return latents + noise * jax.random.normal(key, latents.shape)
 
 
 class Quantizer(nn.Module):
@@ -306,7 +183,6 @@ class Quantizer(nn.Module):
     code_dim: int  # D
     kind: str
     matcher: Matcher = match_latents
-    stages: int = 1
 
     def setup(self) -> None:
         self.codebook = self.param(
@@ -314,25 +190,17 @@ class Quantizer(nn.Module):
         )
 
     def __call__(self, latents: jax.Array) -> Quantized:
-        """Quantizes latents float32 [B, N / stages, `latent_dim`]; returns `Quantized`.
-
-        Gradients pass straight to the latents, unless `ModelConfig.freezes_encoder`.
-        """
-        indices, converged, targets, residual = assign_in_stages(
-            latents, self.codebook, self.kind, self.matcher, self.stages
-        )
-        entries = look_up_in_stages(self.codebook, indices, self.stages)
-        vectors = jax.lax.stop_gradient(entries)
-        if self.stages == 1:
-            vectors = jax.lax.stop_gradient(entries - latents) + latents
+        """Quantizes latents float32 [B, N, D]; gradients pass straight to them."""
+        indices, converged = assign(latents, self.codebook, self.kind, self.matcher)
+        entries = look_up(self.codebook, indices)
+        vectors = jax.lax.stop_gradient(entries - latents) + latents
         return Quantized(
             vectors=vectors,
             indices=indices,
-            codebook_loss=jnp.mean((targets - entries) ** 2),
-            commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(latents - residual)) ** 2),
+            codebook_loss=jnp.mean((jax.lax.stop_gradient(latents) - entries) ** 2),
+            commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(vectors)) ** 2),
             converged=converged,
             latents=latents,
-            targets=targets,
         )
 
 

@@ -20,7 +20,6 @@ from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.meaning import Meaning, informative_codes
 from pivq_jax.sampling.pairing import pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
-from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
     exchange_code,
@@ -35,7 +34,6 @@ __all__ = [
     "CodeSpace",
     "Labels",
     "Meaning",
-    "PlacePrior",
     "Prior",
     "SetPrior",
     "capacity",

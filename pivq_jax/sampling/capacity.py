@@ -4,7 +4,6 @@ All measures are computed in float64 over a whole split. Few images show few cod
 underestimate entropies; always read the measures together with the number of images.
 """
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -16,15 +15,12 @@ USED_ONCE_IN = 1000
 CONSTANT_SHARE = 0.9
 
 
-def capacity(
-    space: CodeSpace, codes: npt.ArrayLike, codebook: jax.Array | None = None
-) -> dict[str, float]:
+def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
     """Measures the effective capacity of a model from the codes of a whole split.
 
     Returns the measures of docs/metrics.md, and `images`, M. Of these, `marginal_bits` adds up
     empirical entropies, up to the ceiling: for sets and multisets that of the count of each entry
-    in an image; for `positional` that of the code at each position; with several stages and the
-    `codebook`, float [K, D], that of the entries at each place and stage.
+    in an image; for `positional` that of the code at each position.
 
     `codes` are int [M, N], those of M >= 1 images, whose order within an image matters for
     `positional` only. Raises ValueError if there are no images, or codes are not of this space.
@@ -48,9 +44,6 @@ def capacity(
 
     if space.ordered:
         marginal = sum(_surprise_bits(np.bincount(place), images) for place in codes.T)
-    elif space.places and codebook is not None:
-        slots = _by_slot(space, codes, codebook)
-        marginal = sum(_surprise_bits(np.unique(x, return_counts=True)[1], images) for x in slots.T)
     else:
         # Zero counts, which are most of them, are not in `frequency`; they are the other images.
         marginal = _surprise_bits(frequency, images) + _surprise_bits(images - images_with, images)
@@ -64,17 +57,6 @@ def capacity(
         "perplexity": 2.0 ** _surprise_bits(uses, codes.size),
         "images": images,
     }
-
-
-def _by_slot(space: CodeSpace, codes: np.ndarray, codebook: jax.Array) -> np.ndarray:
-    """Numbers what each image has at each place and stage, uint64 [M, N]: one entry, but for a few
-    images. The sum of random numbers of entries stands for all of them, whatever their order.
-    """
-    slots = space.slots_of(codebook)
-    numbers = np.random.default_rng(0).integers(2**63, size=space.codebook_size, dtype=np.uint64)
-    sums = np.zeros(codes.shape, np.uint64)
-    np.add.at(sums, (np.arange(len(codes))[:, None], slots[codes]), numbers[codes])
-    return sums
 
 
 def _surprise_bits(frequency: npt.NDArray[np.integer], total: int) -> float:

@@ -2,7 +2,7 @@
 
 Related codes lie close to each other, so all pairs on one side of a random hyperplane go together.
 Log lifts improve this choice by single moves (`lift`), and a prior over sets picks the best of
-several choices (`prior`). With places, a line along which both images are alike is used.
+several choices (`prior`).
 """
 
 from functools import partial
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.sampling.lift import improve_exchange
-from pivq_jax.sampling.lines import along, neighbours_across
 from pivq_jax.sampling.pairing import rank_of_pairs
 from pivq_jax.sampling.prior import Prior, pseudo_likelihood
 from pivq_jax.sampling.space import CodeSpace
@@ -40,8 +39,7 @@ def choose_pairs(
     prior: Prior | None = None,
 ) -> jax.Array:
     """Chooses which pairs a new image exchanges: those on one side of a random hyperplane or, with
-    places, of the best of `candidates` lines, along which both images are most alike. With a prior
-    over sets, `candidates` hyperplanes are tried, and the one whose set is likeliest is taken.
+    a prior over sets, on one side of that of `candidates` hyperplanes whose set is likeliest.
 
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
@@ -49,49 +47,25 @@ def choose_pairs(
     images, paired = jnp.arange(len(codes_a)), codes_a != partners
     pairs = paired.sum(-1, keepdims=True)
 
-    def directions(key: jax.Array, size: int) -> jax.Array:
-        """A random direction for each image, float32 [B, size], of a key with its number."""
-        keys = jax.vmap(partial(jax.random.fold_in, key))(images)
-        return jax.vmap(lambda own: jax.random.normal(own, (size,), jnp.float32))(keys)
-
-    def lowest(score: jax.Array) -> jax.Array:
-        """The fraction of the pairs whose scores [B, N] are lowest: bool [B, N]."""
-        return paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
-
     def side_of_hyperplane(key: jax.Array) -> jax.Array:
         """The pairs on one side of a random hyperplane, improved with log lifts: bool [B, N]."""
         middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-        normals = directions(key, codebook.shape[1])
+        keys = jax.vmap(partial(jax.random.fold_in, key))(images)
+        size = codebook.shape[1:]
+        normals = jax.vmap(lambda own: jax.random.normal(own, size, jnp.float32))(keys)
         score = jnp.einsum("bnd,bd->bn", middles, normals, precision=jax.lax.Precision.HIGHEST)
-        exchanged = lowest(score)
+        exchanged = paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
         if lift is None:
             return exchanged
         slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
         return improve(codes_a, partners, exchanged, lift, slack)
 
+    if prior is None or candidates == 1:
+        return side_of_hyperplane(key)
     # Images fold their numbers into the key, and none of them has this one.
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
     keys = jnp.concatenate([key[None], others])
-    if space.places:
-        owners = space.places_of(codes_a, codebook)
-
-        def side_of_line(key: jax.Array) -> jax.Array:
-            """The places on one side of a random line, with a fraction of the pairs or more."""
-            order = along(space.places, directions(key, 2))
-            score = jnp.take_along_axis(order, owners, axis=-1)
-            return order <= jnp.max(jnp.where(lowest(score), score, -jnp.inf), -1, keepdims=True)
-
-        sides = jax.lax.map(side_of_line, keys)
-        if candidates == 1:
-            side = sides[0]
-        else:  # by how much both images differ in places that border on places of the other image
-            a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
-            apart = jnp.sum(neighbours_across(sides) * jnp.square(a - b).sum(-1), -1)
-            side = sides[jnp.argmin(apart, axis=0), images]
-        return paired & jnp.take_along_axis(side, owners, axis=-1)
-    if prior is None or candidates == 1:
-        return side_of_hyperplane(key)
     choices = jax.lax.map(side_of_hyperplane, keys)
     sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
     network: Any = prior.network

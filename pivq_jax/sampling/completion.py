@@ -14,7 +14,6 @@ least c(s, k) + |k - s|^2 / (2 t), proximal gradient steps of several lengths t,
 replacements for which c, or the part of it that is the prior's, is least.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -23,8 +22,6 @@ import numpy as np
 
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.pairing import exchange_places, most_alike
-from pivq_jax.sampling.place_prior import PlacePrior, draw_places
 from pivq_jax.sampling.prior import Prior
 from pivq_jax.sampling.space import CodeSpace
 
@@ -37,9 +34,7 @@ LEAST_LOG = -20.0  # of the prior's probabilities, which may be zero
 LEAST_GAIN = 1e-2  # smaller improvements end the descent
 MOST_STEPS = 64
 
-TEMPERATURE = 0.9  # of hidden patches that are drawn: the best FID of samples (docs/prior.md)
 NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
-SHARE_A_KEY = 8  # images 0 to 7, 8 to 15 and so on; each folds its place among them into it
 
 # Codes int32 [B, N], whether the last step improved them, bool [B], and the number of steps.
 State = tuple[jax.Array, jax.Array, jax.Array]
@@ -154,43 +149,3 @@ def first_guess(
     errors = [visible_error(decode(codes), images, visible) for codes in guesses]
     best = jnp.argmin(jnp.stack(errors), axis=0)
     return jnp.stack(guesses)[best, jnp.arange(len(images))]
-
-
-def complete_patches(
-    space: CodeSpace,
-    codebook: jax.Array,
-    parents: np.ndarray | None,
-    prior: Prior | None,
-    codes: jax.Array,
-    visible: jax.Array,
-    start: int = 0,
-) -> jax.Array:
-    """Completes codes [B, N], of which each is of one patch and says nothing about others.
-
-    Patches that are mostly hidden are drawn from the prior, with keys of the numbers of images from
-    `start` on, or are those of the parent whose visible patches are most alike. If all are mostly
-    hidden, those of which most is visible count as visible.
-    """
-    side = math.isqrt(space.places)
-    share = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
-    share = share.mean((2, 4)).reshape(len(visible), space.places)
-    seen = share >= jnp.minimum(share.max(1, keepdims=True), 0.5)
-    if prior is not None:
-        known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
-        assert isinstance(prior.network, PlacePrior)
-        keys = jnp.stack([_draw_key(start + index) for index in range(len(codes))])
-        completed = draw_places(prior.network, prior.params, codes, keys, known, TEMPERATURE)
-        return jnp.where(seen.all(1, keepdims=True), space.canonical(codes), completed)
-    if parents is None:
-        raise ValueError("hidden patches need parents or a prior, and the model has neither")
-    pool = jnp.asarray(parents)
-    chosen = most_alike(space.latents_of(pool, codebook), space.latents_of(codes, codebook), seen)
-    return exchange_places(space, codebook, codes, pool[chosen], ~seen)
-
-
-def _draw_key(number: int) -> jax.Array:
-    """The key of what is drawn for an image: it depends on the number of this image alone."""
-    key, index = jax.random.key(0), number % SHARE_A_KEY
-    if first := number - index:
-        key = jax.random.fold_in(key, first)
-    return jax.random.fold_in(key, index)

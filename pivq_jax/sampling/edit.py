@@ -1,7 +1,6 @@
 """Edits: the nearest set of codes that shows another value of a factor, by one more matching.
 
-docs/edits.md has the cost of replacing a code by an entry, and what takes its place with several
-stages.
+docs/edits.md has the cost of replacing a code by an entry.
 """
 
 import functools
@@ -15,16 +14,11 @@ import numpy as np
 
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.pairing import exchange_places, most_alike
 from pivq_jax.sampling.space import CodeSpace
 
 LIFT_WEIGHT, WANTED_WEIGHT, KEPT_WEIGHT = 1 / 3, 2.0, 0.5
 # Smaller differences of p(value | code) and p(value) are often chance.
 LEAST_EVIDENCE = math.log(3 / 4)
-
-LEAST_DIFFERENCE = 0.2  # of a place, relative to that of the place that differs most
-MOST_NUMBERS = 2_048  # of an image, by which factors are read: low frequencies come first
-SHRINKAGE = 0.1  # of their covariance towards a multiple of the identity
 
 
 class Labels(NamedTuple):
@@ -145,89 +139,3 @@ def edit(
     cost = jnp.where(stays[..., None] & ~itself, jnp.inf, cost)
     columns = match(cost, space.method).columns if space.distinct else jnp.argmin(cost, axis=-1)
     return space.canonical(columns.astype(jnp.int32))
-
-
-class PlaceTable(NamedTuple):
-    """What the latents of labelled images tell of their factors; C is the most values of one."""
-
-    codes: jax.Array  # int32 [M, N]
-    latents: jax.Array  # float32 [M, P, latent_dim]
-    values: jax.Array  # int32 [M, A]
-    shows: jax.Array  # bool [A, C, P], whether a place shows that a factor has a value
-    readers: jax.Array  # float32 [A, C, F] and
-    offsets: jax.Array  # float32 [A, C]: the linear discriminant, -inf if no image has the value
-
-
-def place_table(
-    space: CodeSpace, codebook: jax.Array, codes: np.ndarray, labels: Labels
-) -> PlaceTable:
-    """Compares the latents of labelled images, of codes [M, N], by the values of their factors."""
-    image_codes = jnp.asarray(codes, jnp.int32)
-    image_latents = space.latents_of(image_codes, codebook)
-    latents, numbers = np.asarray(image_latents), np.asarray(_numbers(image_latents))
-    count, places, _ = latents.shape
-    mean = numbers.mean(0)
-    covariance = (numbers - mean).T @ (numbers - mean) / count
-    spread = np.trace(covariance) / len(covariance)
-    covariance += SHRINKAGE * max(spread, 1e-12) * np.eye(len(covariance), dtype=np.float32)
-
-    classes = [len(names) for names in labels.factors.values()]
-    shape = len(classes), max(classes)
-    shows = np.zeros((*shape, places), bool)
-    readers = np.zeros((*shape, numbers.shape[1]), np.float32)
-    offsets = np.full(shape, -np.inf, np.float32)
-    variance = np.maximum(latents.var(0).sum(-1), 1e-12)
-    for factor, value in np.ndindex(shape):
-        has = labels.values[:, factor] == value
-        if not has.any():
-            continue
-        reader = np.linalg.solve(covariance, numbers[has].mean(0) - mean)
-        readers[factor, value] = reader
-        offsets[factor, value] = np.log(has.mean()) - reader @ (numbers[has].mean(0) + mean) / 2
-        if not has.all():
-            apart = np.square(latents[has].mean(0) - latents[~has].mean(0)).sum(-1)
-            apart /= variance
-            shows[factor, value] = apart >= LEAST_DIFFERENCE * apart.max()
-    parts = image_codes, latents, labels.values, shows, readers, offsets
-    return PlaceTable(*map(jnp.asarray, parts))
-
-
-@functools.partial(jax.jit, static_argnames="space")
-def read_places(
-    space: CodeSpace, codebook: jax.Array, codes: jax.Array, table: PlaceTable
-) -> jax.Array:
-    """Reads the probabilities of values from codes [B, N] by a linear discriminant (Fisher 1936) of
-    their latents: float32 [B, A, C].
-    """
-    numbers = _numbers(space.latents_of(codes, codebook))
-    scores = jnp.einsum("bf,acf->bac", numbers, table.readers, precision=jax.lax.Precision.HIGHEST)
-    return jax.nn.softmax(scores + table.offsets)
-
-
-@functools.partial(jax.jit, static_argnames="space")
-def edit_places(
-    space: CodeSpace,
-    codebook: jax.Array,
-    codes: jax.Array,
-    factor: jax.typing.ArrayLike,
-    value: jax.typing.ArrayLike,
-    table: PlaceTable,
-) -> jax.Array:
-    """Gives images, of codes [B, N], a value of a factor; both numbers are int scalars.
-
-    Images that are read to have it stay, and so do all if no labelled image has it.
-    """
-    shows, has = table.shows[factor, value], table.values[:, factor] == value
-    latents = space.latents_of(codes, codebook)
-    elsewhere = jnp.broadcast_to(~shows, latents.shape[:2])
-    donors = most_alike(table.latents, latents, elsewhere, has)
-    differs = read_places(space, codebook, codes, table)[:, factor].argmax(-1) != value
-    exchanged = differs[:, None] & shows & has.any()
-    return exchange_places(space, codebook, codes, table.codes[donors], exchanged)
-
-
-def _numbers(latents: jax.Array) -> jax.Array:
-    """The numbers by which factors are read, float32 [M, F], of latents [M, P, latent_dim]."""
-    _, places, size = latents.shape
-    kept = min(size, max(1, MOST_NUMBERS // places))
-    return latents[..., :kept].reshape(len(latents), places * kept)

@@ -23,10 +23,10 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
     are enough for the default model. Returns float32 [K, K], symmetric, zero on the diagonal. One
     is added to the observed and to the expected number of images, so pairs of rare codes stay near
     zero. Raises ValueError if there are no images, if their codes are not of this space, or if the
-    space has no lift (`CodeSpace.uses_lift`).
+    space is `positional`.
     """
-    if not space.uses_lift:
-        raise ValueError("codes of places are not exchanged one by one: there is no lift")
+    if space.ordered:
+        raise ValueError("positional codes have no lift")
     codes = space.check(codes, distinct=False)
     if not len(codes):
         raise ValueError("there are no codes to count: give those of at least one image")

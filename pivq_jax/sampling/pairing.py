@@ -3,8 +3,7 @@
 Codes that both images contain are paired with themselves. The remaining codes of A are paired
 one-to-one with the remaining codes of B at minimum total squared distance in codebook space. As
 these two sets have no code in common, any of the pairs may be exchanged and the result is a valid
-set. With places (`CodeSpace.places`), the codes of a place are exchanged together. They are paired
-in their order, which is that of the stages, so nothing has to be matched.
+set.
 """
 
 import functools
@@ -47,15 +46,10 @@ def pair(
     """As `pair_codes`, of checked codes, whose leading axes are flattened, and with a log lift."""
     codes_a = space.canonical(codes_a.reshape(-1, space.num_codes))
     codes_b = space.canonical(codes_b.reshape(-1, space.num_codes))
-    partners = None
-    if space.ordered:
-        partners = codes_b
-    elif space.places:
-        partners = _partners_in_places(space, codebook, codes_a, codes_b)
     # Distances do not depend on the origin; around the mean the expanded square is most accurate.
     codebook = codebook - codebook.mean(axis=0)
-    if partners is not None:
-        return codes_a, partners, jnp.square(codebook[codes_a] - codebook[partners]).sum(-1)
+    if space.ordered:
+        return codes_a, codes_b, jnp.square(codebook[codes_a] - codebook[codes_b]).sum(-1)
 
     distance = squared_distances(codebook[codes_a], codebook[codes_b])
     cost = distance
@@ -75,64 +69,6 @@ def pair(
     distance = jnp.where(same, 0.0, distance)
     pair_cost = jnp.take_along_axis(distance, columns[..., None], axis=-1)[..., 0]
     return codes_a, jnp.take_along_axis(codes_b, columns, axis=-1), pair_cost
-
-
-def exchange_places(
-    space: CodeSpace, codebook: jax.Array, codes: jax.Array, others: jax.Array, exchanged: jax.Array
-) -> jax.Array:
-    """Replaces all codes of some places, bool [B, P], by those of other images: int32 [B, N]."""
-    first, partners, _ = pair(space, codebook, codes, others)
-    moved = jnp.take_along_axis(exchanged, space.places_of(first, codebook), axis=1)
-    return space.canonical(jnp.where(moved, partners, first))
-
-
-@jax.jit
-def most_alike(
-    pool: jax.Array, latents: jax.Array, places: jax.Array, allowed: ArrayLike = True
-) -> jax.Array:
-    """Finds the latents [M, P, D] nearest to those of each image, [B, P, D], in some of its places,
-    bool [B, P], out of those that are allowed, bool [M]: int32 [B].
-    """
-
-    def nearest(image: tuple[jax.Array, jax.Array]) -> jax.Array:
-        apart = jnp.square(pool - image[0]).sum(-1)
-        apart = jnp.where(image[1], apart, 0).sum(-1)
-        return jnp.argmin(jnp.where(allowed, apart, jnp.inf))
-
-    return jax.lax.map(nearest, (latents, places))
-
-
-def _partners_in_places(
-    space: CodeSpace, codebook: jax.Array, codes_a: jax.Array, codes_b: jax.Array
-) -> jax.Array:
-    """The partners int32 [B, N] of canonical codes: the n-th codes of a place, common ones first.
-
-    The few that find none left in their place are paired in order.
-    """
-
-    def one(
-        codes_a: jax.Array, codes_b: jax.Array, places_a: jax.Array, places_b: jax.Array
-    ) -> jax.Array:
-        slots_a, order_a = slots(codes_a, codes_b, places_a)
-        slots_b, order_b = slots(codes_b, codes_a, places_b)
-        at = jnp.minimum(jnp.searchsorted(slots_b, slots_a), space.num_codes - 1)
-        found = slots_b[at] == slots_a
-        spare = jnp.argsort(jnp.isin(slots_b, slots_a), stable=True)  # those of B alone come first
-        at = jnp.where(found, at, spare[jnp.cumsum(~found) - 1])
-        return codes_b[order_b][at][jnp.argsort(order_a)]
-
-    def slots(
-        codes: jax.Array, others: jax.Array, places: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Numbers (place, rank in it), ascending, and the order of codes by them."""
-        start, stop = (jnp.searchsorted(others, codes, side=side) for side in ("left", "right"))
-        shared = _copy_number(codes) < stop - start
-        order = jnp.lexsort((codes, ~shared, places))
-        places = places[order]
-        return places * space.num_codes + _copy_number(places), order
-
-    places_a, places_b = (space.places_of(codes, codebook) for codes in (codes_a, codes_b))
-    return jax.vmap(one)(codes_a, codes_b, places_a, places_b)
 
 
 def rank_of_pairs(score: jax.Array, paired: jax.Array) -> jax.Array:

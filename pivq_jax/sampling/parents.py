@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 from pivq_jax.common.errors import InputError
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.lines import distances_along_lines
 from pivq_jax.sampling.space import CodeSpace
 
 
@@ -44,8 +43,7 @@ def near_parents(
 
     `nearest_of` random images are matched to a tenth as many first parents, exactly and one to one,
     at the least total distance; this is repeated until there are enough groups. The distance is the
-    Chamfer distance of sets in codebook space (Fan et al. 2017, arXiv 1612.00603) or, with places,
-    the mean squared difference of latents along whichever of sixteen lines makes it least.
+    Chamfer distance of sets in codebook space (Fan et al. 2017, arXiv 1612.00603).
 
     If the pool has fewer than `nearest_of` other images, all are compared; if that leaves no
     choice, the result is that of `random_parents`. Raises the errors of `random_parents`, and
@@ -60,12 +58,8 @@ def near_parents(
     firsts = min(count, max(1, round(nearest_of / (10 * (parents - 1)))))
     rounds = jnp.arange(-(-count // firsts))
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rounds)
-    latents = space.latents_of(codes, codebook) if space.places else None
 
     def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
-        if latents is not None:
-            return distances_along_lines(latents[rows], latents[columns])
-
         def chamfer(row: jax.Array, column: jax.Array) -> jax.Array:
             apart = squared_distances(codebook[codes[row]], codebook[codes[column]])
             return apart.min(0).mean() + apart.min(1).mean()

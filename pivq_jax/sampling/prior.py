@@ -7,8 +7,7 @@ density estimator"; Hoogeboom et al. 2022, arXiv 2110.02037). With c a random or
     log p(set) >= log N! + E_c sum_m log p(c_m | {c_1, ..., c_(m-1)}),
 
 as each of the N! orders yields the same set. The network sees the known codes without positions and
-gives no probability to them, so every set that is drawn has N distinct codes. Models with several
-stages have another network, `PlacePrior`, which draws one place after another.
+gives no probability to them, so every set that is drawn has N distinct codes.
 """
 
 import math
@@ -25,8 +24,6 @@ from jax.typing import ArrayLike
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.model.layers import Block
 from pivq_jax.model.primitives import LayerNorm, dense
-from pivq_jax.sampling import place_prior
-from pivq_jax.sampling.place_prior import PlacePrior, Slots
 from pivq_jax.sampling.space import CodeSpace
 
 
@@ -55,13 +52,10 @@ class SetPrior(nn.Module):
         return jax.nn.log_softmax(jnp.where(given, -jnp.inf, logits))
 
 
-Network = SetPrior | PlacePrior
-
-
 class Prior(struct.PyTreeNode):
     """A trained prior, whose only leaves are its parameters."""
 
-    network: Network = struct.field(pytree_node=False)
+    network: SetPrior = struct.field(pytree_node=False)
     params: Any
     # Upper bound on the bits of a set of the validation split; a Python float.
     bits: float = struct.field(pytree_node=False)
@@ -69,25 +63,17 @@ class Prior(struct.PyTreeNode):
     finished: bool = struct.field(pytree_node=False, default=True)
 
 
-def build_prior(space: CodeSpace, codebook: jax.Array, settings: PriorConfig) -> Network:
-    """Builds the network for the sets of a space and its codebook, float32 [K, D]."""
-    sizes = settings.width, settings.depth, settings.heads
-    if space.places:
-        return PlacePrior(Slots.of(space, codebook), *sizes)
-    return SetPrior(space.codebook_size, *sizes)
+def build_prior(space: CodeSpace, settings: PriorConfig) -> SetPrior:
+    """Builds the network for the sets of a space."""
+    return SetPrior(space.codebook_size, settings.width, settings.depth, settings.heads)
 
 
-def initial_parameters(prior: Network, key: jax.Array) -> Any:
+def initial_parameters(prior: SetPrior, key: jax.Array) -> Any:
     """Draws parameters, a tree of float32 arrays."""
-    if isinstance(prior, PlacePrior):
-        places, stages, _ = prior.slots.entries.shape
-        inputs = jnp.zeros((1, places, stages), jnp.int32), jnp.arange(places)[None]
-    else:
-        inputs = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), bool)
-    return prior.init(key, *inputs)["params"]
+    return prior.init(key, jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), bool))["params"]
 
 
-def parameter_shapes(prior: Network) -> Any:
+def parameter_shapes(prior: SetPrior) -> Any:
     """Returns the shapes of `initial_parameters`, without computing them."""
     return jax.eval_shape(partial(initial_parameters, prior), jax.random.key(0))
 
@@ -98,15 +84,12 @@ def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> 
 
 
 def prior_loss(
-    prior: Network, params: Any, codes: jax.Array, key: jax.Array, at_once: int | None = None
+    prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array, at_once: int | None = None
 ) -> jax.Array:
-    """Estimates `prior_bits` from one random part of each set, or one random order of its places;
-    the network gets `at_once` sets at a time.
+    """Estimates `prior_bits` from one random part of each set; the network gets `at_once` sets at a
+    time.
     """
     batch, n = codes.shape
-    if isinstance(prior, PlacePrior):
-        orders = place_prior.random_orders(prior, key, batch)
-        return place_prior.bits_in_order(prior, params, codes, orders, at_once or batch)
     key_order, key_count = jax.random.split(key)
     codes = jax.random.permutation(key_order, codes, axis=1, independent=True)
     # Numbers of known codes are spread evenly, which lowers the variance of the mean.
@@ -129,21 +112,14 @@ def prior_loss(
 
 @partial(jax.jit, static_argnames=("prior", "orders"))
 def prior_bits(
-    prior: Network, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
+    prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
 ) -> jax.Array:
     """Computes an upper bound on the bits of each set under the prior.
 
     The bound averages the probability over random orders (Burda et al. 2016, arXiv 1509.00519); the
-    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set). A
-    `PlacePrior` has one order, so its bits are exact; they are infinite for the few sets that lack
-    a code of some place and stage.
+    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set).
     """
     n = codes.shape[1]
-    if isinstance(prior, PlacePrior):
-        places = jnp.arange(prior.slots.entries.shape[0])
-        in_rows = jnp.broadcast_to(places, (len(codes), len(places)))
-        return place_prior.bits_in_order(prior, params, codes, in_rows)
-
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(codes)))
 
     def of_order(order: jax.Array) -> jax.Array:
@@ -196,7 +172,7 @@ def reveal_counts(missing: int, passes: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("prior", "known", "passes"))
 def complete_sets(
-    prior: Network,
+    prior: SetPrior,
     params: Any,
     codes: jax.Array,
     key: jax.Array,
@@ -208,8 +184,7 @@ def complete_sets(
 
     With a positive `temperature` below 1, likely codes are drawn more often. With fewer `passes` of
     the network than missing codes, the codes of one pass are distinct but otherwise drawn without
-    regard to each other. A `PlacePrior` draws all codes one by one; of two that are given for one
-    place and stage, it keeps one. Raises ValueError if `passes` or `known` is out of range.
+    regard to each other. Raises ValueError if `passes` or `known` is out of range.
     """
     codes = jnp.asarray(codes, jnp.int32)
     if passes < 1 or not 0 <= known <= codes.shape[1]:
@@ -217,9 +192,6 @@ def complete_sets(
     temperature = jnp.maximum(temperature, 1e-6)  # a smaller one may be 0 in float32
     batch, n = codes.shape
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
-    if isinstance(prior, PlacePrior):
-        first = jnp.arange(n) < known
-        return place_prior.draw_places(prior, params, codes, keys, first, temperature)
     counts = reveal_counts(n - known, passes)
     places, filled = jnp.arange(n), known
     for step, count in enumerate(counts.tolist()):

@@ -14,7 +14,6 @@ from jax.typing import ArrayLike
 from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
 from pivq_jax.sampling.pairing import pair, pair_codes, rank_of_pairs
 from pivq_jax.sampling.parents import near_parents
-from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior
 from pivq_jax.sampling.space import CodeSpace
 
@@ -44,16 +43,14 @@ def recombine(
         fraction: scalar in [0, 1], may be traced; by default both images contribute equally. Of the
             P pairs of an image, round(fraction * P) are exchanged (halves round to even; about as
             many with `lift`): those whose midpoints in codebook space come first along a random
-            direction. 0 returns A and 1 returns B. If the space has places, at least that many are
-            exchanged: all codes of the places on one side of a random line through their grid.
-        lift: float [K, K], see `log_lift`; not for sequences, nor with places. With it, codes that
-            are alternatives to each other are paired, and the hyperplane's choice is improved by
-            moves of single pairs (`improve_exchange`), which change the number of exchanged pairs
-            by at most round(P min(fraction, 1 - fraction) / 4).
+            direction. 0 returns A and 1 returns B.
+        lift: float [K, K], see `log_lift`; not for sequences. With it, codes that are alternatives
+            to each other are paired, and the hyperplane's choice is improved by moves of single
+            pairs (`improve_exchange`), which change the number of exchanged pairs by at most
+            round(P min(fraction, 1 - fraction) / 4).
         prior: a prior, for sets only. With it, several hyperplanes are tried for each image, and
             the choice whose set is most plausible is used.
-        candidates: number of hyperplanes tried with a prior, at least 1; if the space has places,
-            number of lines tried, of which the one along which both images are most alike is used.
+        candidates: number of hyperplanes tried with a prior, at least 1.
 
     Returns:
         int32 [..., N], in canonical order.
@@ -66,8 +63,6 @@ def recombine(
     fraction = _check_fraction(fraction)
     lift = _check_lift(space, lift)
     network = prior.network if prior else None
-    if isinstance(network, PlacePrior):
-        raise ValueError("a prior over places does not choose pairs: leave it out")
     if network and not (space.distinct and network.codebook_size == space.codebook_size):
         raise ValueError(
             f"a prior over sets of {network.codebook_size} codes judges none of kind"
@@ -200,15 +195,9 @@ def interpolate(
     first, partners, pair_cost = pair(space, codebook, codes_a, codes_b)
     rank = rank_of_pairs(pair_cost, first != partners)
     # The distance covered halfway through each exchange; common codes cost nothing and rank last.
-    cost = step_cost = jnp.where(first == partners, 0.0, pair_cost)
-    if space.places:  # all codes of a place at once
-        place = space.places_of(first, codebook)
-        owners = jax.nn.one_hot(place, space.places, dtype=bool)
-        place_costs = jnp.where(owners, cost[..., None], 0).sum(1)
-        step_cost = jnp.take_along_axis(place_costs, place, -1)
-        rank = jnp.take_along_axis(jnp.argsort(jnp.argsort(place_costs, -1), -1), place, -1)
+    cost = jnp.where(first == partners, 0.0, pair_cost)
     earlier = rank[:, None, :] < rank[:, :, None]
-    middle = (earlier * cost[:, None, :]).sum(-1) + step_cost / 2
+    middle = (earlier * cost[:, None, :]).sum(-1) + cost / 2
     step = jnp.arange(steps)[:, None, None]
     reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
     exchanged = jnp.where((step > 0) & (middle <= reached), partners, first)
@@ -229,11 +218,8 @@ def _check_fraction(fraction: ArrayLike | None, parents: int = 2) -> jax.Array:
 def _check_lift(space: CodeSpace, lift: ArrayLike | None) -> jax.Array | None:
     if lift is None:
         return None
-    if not space.uses_lift:
-        raise ValueError(
-            "positional codes have no lift, and all codes of a place are exchanged together: leave"
-            " lift out"
-        )
+    if space.ordered:
+        raise ValueError("positional codes have no lift: leave lift out")
     lift, size = jnp.asarray(lift, jnp.float32), space.codebook_size
     if lift.shape != (size, size):
         raise ValueError(

@@ -1,7 +1,6 @@
 """The space of codes of a model: what an image may consist of, and what follows from that alone."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -15,7 +14,6 @@ from jax.typing import ArrayLike
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import KINDS
-from pivq_jax.model.quantizer import add_by_place, places_of
 from pivq_jax.sampling import enumeration
 
 _AT_ONCE = 4_096  # images that a column of binomials serves
@@ -41,9 +39,6 @@ class CodeSpace:
     codebook_size: int  # K, at least 1; for `matching` at least N
     kind: str = "matching"  # (sets), `nearest` (multisets) or `positional` (sequences)
     method: str = "auto"  # solver of all matchings of codes, see `pivq_jax.matching.match`
-    # Number of latents, a square grid row by row, whose codes are exchanged together, as with
-    # several stages (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
-    places: int = 0
 
     def __post_init__(self) -> None:
         n, k = self.num_codes, self.codebook_size
@@ -60,10 +55,9 @@ class CodeSpace:
     @classmethod
     def of(cls, config: Config | Mapping[str, Any]) -> Self:
         """Returns the space of a config, which may be a dictionary."""
-        quantizer, model = config["quantizer"], config["model"]
-        count, stages = model["num_codes"], model["stages"]
+        quantizer = config["quantizer"]
         size, kind, method = (quantizer[name] for name in ("codebook_size", "kind", "method"))
-        return cls(count, size, kind, method, places=count // stages if stages > 1 else 0)
+        return cls(config["model"]["num_codes"], size, kind, method)
 
     @property
     def distinct(self) -> bool:
@@ -74,11 +68,6 @@ class CodeSpace:
     def ordered(self) -> bool:
         """Whether the positions of codes have a meaning."""
         return self.kind == "positional"
-
-    @property
-    def uses_lift(self) -> bool:
-        """Whether log lifts can tell which codes to exchange."""
-        return not self.ordered and not self.places
 
     @property
     def num_messages(self) -> int:
@@ -149,26 +138,6 @@ class CodeSpace:
                 f"codebook has shape {codebook.shape}: give [{self.codebook_size}, D], D at least 1"
             )
         return a.astype(jnp.int32), b.astype(jnp.int32), codebook.astype(jnp.float32)
-
-    def places_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
-        """Finds the latent that each code, int32 [..., N], belongs to: int32, below `places`."""
-        return places_of(codebook, self.places, codebook.shape[1] // 2)[codes]
-
-    def slots_of(self, codebook: jax.Array) -> np.ndarray:
-        """Numbers the place and stage of each entry, place * stages + stage: int [K]."""
-        entries, stages = np.arange(self.codebook_size), self.num_codes // self.places
-        places = np.asarray(self.places_of(jnp.asarray(entries), codebook))
-        return places * stages + entries // (self.codebook_size // stages)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def latents_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
-        """Adds up the codes of each latent, int32 [M, N]: float32 [M, `places`, D / 2].
-
-        One image after another, as all entries of many images do not fit into memory.
-        """
-        size = codebook.shape[1] // 2
-        owners, values = places_of(codebook, self.places, size), codebook[:, size:]
-        return jax.lax.map(lambda row: add_by_place(owners[row], values[row], self.places), codes)
 
     def canonical(self, codes: jax.Array) -> jax.Array:
         """Returns codes, int [..., N], in canonical order: sorted unless `ordered`."""

@@ -309,7 +309,7 @@ def _initialize_or_revive_codebook(
     if step == settings.init_step and not (run.initial and CODEBOOK in run.initial):
         started = time.perf_counter()
         state = _initialize_codebook(run, state, state.params, step)
-        count = settings.init_batches * run.config.train.batch_size * run.config.model.num_latents
+        count = settings.init_batches * run.config.train.batch_size * run.config.model.num_codes
         say(
             f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
             f" over {count:,} latents in {time.perf_counter() - started:.1f} s"

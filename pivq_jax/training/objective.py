@@ -22,9 +22,9 @@ from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.terms import pixel_loss, variance_loss
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import Quantized, squared_distances, sum_by_place
+from pivq_jax.model.quantizer import Quantized
 from pivq_jax.training.build import model_from_config
-from pivq_jax.training.recombination import blend, nearest_patch_loss
+from pivq_jax.training.recombination import nearest_patch_loss
 
 Metrics = dict[str, jax.Array]
 Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in `Objective.judged`
@@ -64,8 +64,7 @@ Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: sampling.CodeSpace) -> jax.Array:
     """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
-    recombine = partial(sampling.recombine, space, codebook, candidates=1)  # whatever the seam
-    return jax.vmap(recombine)(*pairs)
+    return jax.vmap(partial(sampling.recombine, space, codebook))(*pairs)
 
 
 class Gradients(NamedTuple):
@@ -81,7 +80,7 @@ class Outputs(NamedTuple):
     """Outputs of the autoencoder for a batch, from which the losses are computed."""
 
     images: Decoded  # 'reconstructed' and, if a loss needs it, 'recombined'
-    latents: jax.Array  # float32 [B, N / stages, `latent_dim`], before quantization
+    latents: jax.Array  # float32 [B, N, D], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
 
@@ -131,11 +130,11 @@ class Objective:
         """
         key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
-        outputs, pull_back, (quantized, blended) = jax.vjp(
+        outputs, pull_back, quantized = jax.vjp(
             lambda params: self._forward(params, images, key_mix, phase), params, has_aux=True
         )
         (loss, metrics), to_targets = value_and_grad(self._target_losses, has_aux=True)(
-            outputs, images, blended, recombination_scale, lpips_weights, key_moved
+            outputs, images, lpips_weights, key_moved
         )
         (other, figures), cotangents = value_and_grad(self._other_losses, has_aux=True)(
             outputs, images, recombination_scale, key_shift
@@ -186,58 +185,38 @@ class Objective:
 
     def _forward(
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
-    ) -> tuple[Outputs, tuple[Quantized | None, jax.Array | None]]:
-        """Also returns the quantizer's result and the targets of recombined images, if any."""
+    ) -> tuple[Outputs, Quantized | None]:
+        """Also returns the quantizer's result, if any."""
         if phase == Phase.CONTINUOUS:
             noise = self.config.quantizer.noise
             decoded, latents = self.apply(params, images, noise, key, method="autoencode")
-            return Outputs({"reconstructed": decoded}, latents), (None, None)
+            return Outputs({"reconstructed": decoded}, latents), None
         reconstructed, quantized = self.apply(params, images)
-        decoded, blended = {"reconstructed": reconstructed}, None
+        decoded = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and "recombined" in self.judged
         if judged or self.config.loss.recombination > 0:
-            decoded["recombined"], blended = self._recombine(params, quantized.indices, images, key)
+            decoded["recombined"] = self._recombine(params, quantized.indices, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
-        return Outputs(decoded, quantized.latents, *losses), (quantized, blended)
+        return Outputs(decoded, quantized.latents, *losses), quantized
 
-    def _recombine(
-        self, params: Params, indices: jax.Array, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def _recombine(self, params: Params, indices: jax.Array, key: jax.Array) -> jax.Array:
         """Decodes code sets of one half of the batch recombined with those of the other half.
 
-        Only the decoder gets gradients from them. With several stages, each set is recombined with
-        that of the most similar image, and both images, blended, are returned as its target.
+        Only the decoder gets gradients from them.
         """
         half = indices.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
         a, b = indices[:half], indices[half : 2 * half]
         space = sampling.CodeSpace.of(self.config)
         recombine = map_over_batch(partial(recombine_pairs, space=space), self.mesh)
-
-        def mix(b: jax.Array) -> tuple[jax.Array, jax.Array]:
-            mixed = recombine((a, b, jax.random.split(key, half)), codebook)
-            vectors = codebook[mixed]
-            return vectors, self.apply(params, vectors, method="decode_vectors")
-
-        config = self.config.model
-        if config.stages == 1:
-            return mix(b)[1], None
-        latents = partial(sum_by_place, count=config.num_latents, latent_dim=config.latent_dim)
-        of_a, of_b = latents(codebook[a]), latents(codebook[b])
-        apart = squared_distances(of_a.reshape(half, -1), of_b.reshape(half, -1))
-        near = jnp.argmin(apart, -1)
-        vectors, decoded = mix(b[near])
-        new = latents(vectors)
-        from_a, from_b = (jnp.sum((new - x) ** 2, -1) for x in (of_a, of_b[near]))
-        taken = (from_b < from_a).astype(jnp.float32)
-        return decoded, blend(images[:half], images[half + near], taken, config.patch_size)
+        mixed = recombine((a, b, jax.random.split(key, half)), codebook)
+        decoded: jax.Array = self.apply(params, codebook[mixed], method="decode_vectors")
+        return decoded
 
     def _target_losses(
         self,
         outputs: Outputs,
         images: jax.Array,
-        blended: jax.Array | None,
-        recombination_scale: jax.typing.ArrayLike,
         lpips_weights: Params | None,
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
@@ -247,25 +226,16 @@ class Objective:
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
             "psnr": jnp.mean(psnr(reconstructed, images, 2.0)),
         }
-
-        def distance(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-            total = pixel_loss(x, y, weights.l1, weights.l2)
-            if not weights.perceptual:
-                return total, jnp.float32(0)
-            if weights.perceptual_shift:  # pixels at one border go on at the opposite one
-                shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
-                x, y = (jnp.roll(image, shift, (1, 2)) for image in (x, y))
-            each = self.perceptual(lpips_weights, x, y, weights.perceptual_network)
-            mean = jnp.mean(each)
-            return total + weights.perceptual * mean, mean
-
-        total, perceptual = distance(reconstructed, images)
-        if weights.perceptual:
-            metrics["lpips"] = perceptual
-        if blended is not None and weights.recombination > 0:
-            metrics["recombination"], _ = distance(outputs.images["recombined"], blended)
-            total += recombination_scale * weights.recombination * metrics["recombination"]
-        return total, metrics
+        total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
+        if not weights.perceptual:
+            return total, metrics
+        x, y = reconstructed, images
+        if weights.perceptual_shift:  # pixels at one border go on at the opposite one
+            shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
+            x, y = (jnp.roll(image, shift, (1, 2)) for image in (x, y))
+        each = self.perceptual(lpips_weights, x, y, weights.perceptual_network)
+        metrics["lpips"] = jnp.mean(each)
+        return total + weights.perceptual * metrics["lpips"], metrics
 
     def _other_losses(
         self,
@@ -284,7 +254,7 @@ class Objective:
             return total, metrics
         total += weights.codebook * codebook_loss + weights.commitment * commitment_loss
         metrics["quantization_error"] = codebook_loss
-        if weights.recombination > 0 and self.config.model.stages == 1:
+        if weights.recombination > 0:
             patch_size = self.config.data.image_size // RECOMBINATION_PATCHES
             shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(

@@ -11,7 +11,6 @@ https://dao-lab.ai/blog/2026/gram-newton-schulz).
 
 import collections
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +37,8 @@ def make_optimizer(
     steps: int,
     mesh: Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
-) -> optax.GradientTransformationExtraArgs:
-    """Builds the optimizer, whose `update` takes `frozen`, see `orthogonalize`.
+) -> optax.GradientTransformation:
+    """Builds the optimizer.
 
     Weight decay (AdamW: Loshchilov and Hutter 2019) applies to all parameters of several axes but
     the codebook.
@@ -56,8 +55,7 @@ def make_optimizer(
             optax.scale_by_learning_rate(learning_rate_schedule(config, steps, peak)),
         )
         inner = optax.partition({"muon": muon, "adamw": adamw}, optimizer_labels)
-    chain = optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
-    return optax.with_extra_args_support(chain)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
 
 
 def learning_rate_schedule(
@@ -94,28 +92,20 @@ def _kernel_axes(params: Params) -> Params:
 
 def orthogonalize(
     mesh: Mesh | None = None, dtype: jax.typing.DTypeLike = jnp.float32
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
     """Returns Muon without its momentum: Newton-Schulz, batched over equal shapes.
 
-    Batches are split over the devices of a mesh, and stored and sent as `dtype`. Updates of the
-    network `frozen`, a key of the tree, are left as they are, as nobody will use them.
+    Batches are split over the devices of a mesh, and stored and sent as `dtype`.
     """
 
     def update(
-        updates: optax.Updates,
-        state: optax.EmptyState,
-        params: Params | None = None,
-        *,
-        frozen: str = "",
-        **_: Any,
+        updates: optax.Updates, state: optax.EmptyState, params: Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
-        named, tree = jax.tree_util.tree_flatten_with_path(updates)
-        leaves = [leaf for _, leaf in named]
+        leaves, tree = jax.tree.flatten(updates)
         upright = [_upright(leaf) for leaf in leaves]
         groups = collections.defaultdict(list)  # indices of the leaves of each shape
-        for number, (path, _) in enumerate(named):
-            if path[0].key != frozen:
-                groups[upright[number].shape].append(number)
+        for number, matrix in enumerate(upright):
+            groups[matrix.shape].append(number)
         for numbers in groups.values():
             stack = jnp.stack([upright[number].astype(dtype) for number in numbers])
             with jax.named_scope("muon"):  # for profiles
@@ -127,7 +117,7 @@ def orthogonalize(
                 leaves[number] = matrix.reshape(kernel.shape)
         return jax.tree.unflatten(tree, leaves), state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def _upright(kernel: jax.Array) -> jax.Array:

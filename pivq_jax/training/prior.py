@@ -20,14 +20,12 @@ from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
 from pivq_jax.config.check import prior_settings
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
-from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import (
-    Network,
     Prior,
+    SetPrior,
     build_prior,
     initial_parameters,
     parameter_shapes,
-    prior_bits,
     prior_loss,
 )
 from pivq_jax.sampling.space import CodeSpace
@@ -73,14 +71,8 @@ def train_prior(
     images = {"data": data, "codes": _checksum(train, np.int32)}
     codebook_of = {"codebook": _checksum(codebook, np.float32)}
     wanted = {"model_step": model_step, **codebook_of, **images, **settings}
-    network = build_prior(space, codebook, settings)
+    network = build_prior(space, settings)
     everywhere = replicated(make_mesh())
-    if isinstance(network, PlacePrior):  # the others have no probability
-        train, validation = (sets[network.slots.fits(sets)] for sets in (train, validation))
-        if not len(train) or not len(validation):
-            raise InputError(
-                "no set of an image has a code of each place and stage: train the model for longer"
-            )
     create, step_of, validate = _programs(network, settings, seed)
     train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
     every = max(1, settings.steps // VALIDATIONS)
@@ -136,7 +128,7 @@ def train_prior(
 
 
 def _programs(
-    network: Network, settings: PriorConfig, seed: int
+    network: SetPrior, settings: PriorConfig, seed: int
 ) -> tuple[Callable[[], PriorState], jax.stages.Wrapped, jax.stages.Wrapped]:
     """Returns the first state, a step and a validation, as functions of the state and the sets."""
     rules = OptimizerConfig(
@@ -170,13 +162,10 @@ def _programs(
     @jax.jit
     def validate(state: PriorState, codes: jax.Array) -> PriorState:
         """Keeps the current parameters if they are the best so far, on the same parts each time."""
-        if isinstance(network, PlacePrior):
-            bits = jnp.mean(prior_bits(network, state.params, codes, jax.random.key(seed)))
-        else:
-            at_once = max(1, CODES_AT_ONCE // codes.shape[1])
-            loss = partial(prior_loss, network, state.params, codes, at_once=at_once)
-            keys = jax.random.split(jax.random.key(seed), PARTS)
-            bits = jnp.mean(jax.lax.map(lambda key: jnp.mean(loss(key)), keys))
+        at_once = max(1, CODES_AT_ONCE // codes.shape[1])
+        loss = partial(prior_loss, network, state.params, codes, at_once=at_once)
+        keys = jax.random.split(jax.random.key(seed), PARTS)
+        bits = jnp.mean(jax.lax.map(lambda key: jnp.mean(loss(key)), keys))
         better = bits < state.best_bits
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
         return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))
@@ -201,7 +190,7 @@ def load_prior(
         raise InputError(
             f"{directory / DESCRIPTION} is damaged ({brief(error)}): delete {directory}"
         ) from error
-    network = build_prior(space, codebook, settings)
+    network = build_prior(space, settings)
     wanted = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
         "best": parameter_shapes(network),

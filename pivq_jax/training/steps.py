@@ -17,8 +17,8 @@ from pivq_jax.common.parallel import over_batch, replicated, shardings_of
 from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.model import quantizer
 from pivq_jax.model.k_means import initial_codebook
+from pivq_jax.model.quantizer import assign, revive_dead
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Phase, recombination_factor
 from pivq_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
@@ -102,13 +102,7 @@ class Steps:
     ) -> tuple[TrainState, Metrics]:
         """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each."""
         gradients = self._gradients(state, images, lpips_weights, phase)
-        freezes = phase != Phase.CONTINUOUS and self._config.model.freezes_encoder
-        frozen = "encoder" if freezes else ""  # see `PIVQ.__call__`
-        updates, opt_state = self._optimizer.update(
-            gradients.params, state.opt_state, state.params, frozen=frozen
-        )
-        if frozen:  # momentum would still move it
-            updates[frozen] = jax.tree.map(jnp.zeros_like, updates[frozen])
+        updates, opt_state = self._optimizer.update(gradients.params, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # The first averages follow quickly: early evaluations do not see the initial weights.
         decay = jnp.minimum(self._config.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
@@ -165,7 +159,7 @@ class Steps:
         return mean._replace(uses=total.uses)
 
     def _latents(self, params: Params, images: jax.Array) -> jax.Array:
-        """Latents float32 [B, N / stages, `latent_dim`] of images uint8 [B, H, W, 3]."""
+        """Latents float32 [B, N, D] of images uint8 [B, H, W, 3]."""
         return self._objective.apply(params, images_to_float(images), method="latents")
 
     def _reconstruct(self, params: Params, images: jax.Array, quantize: bool) -> jax.Array:
@@ -175,57 +169,28 @@ class Steps:
         return images_to_uint8(made)
 
     def _initialise(self, state: TrainState, latents: jax.Array) -> TrainState:
-        """Initializes the codebook from the latents of many batches, stage by stage.
+        """Initializes the codebook from the latents of many batches, float32 [M, B, N, D].
 
-        They are float32 [M, B, N / stages, `latent_dim`], at least as many as a stage has entries.
+        They are at least as many as it has entries.
         """
-        model, key = self._objective.model, self._key(Draw.CODEBOOK, state.step)
-        dim, stages = model.config.code_dim, model.config.stages
-
-        def quantize(own: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-            flat = targets.reshape(-1, dim)
-            entries = initial_codebook(flat, model.codebook_size // stages, own)
-            # As many images at a time as in training, as their costs take gigabytes.
-            count = len(latents) * self._config.train.accumulation
-            parts = targets.reshape(count, -1, *targets.shape[1:])
-            indices = jax.lax.map(
-                lambda part: quantizer.assign(part, entries, model.kind, model.matcher)[0], parts
-            )
-            return entries[indices.reshape(targets.shape[:2])], entries
-
-        images = latents.reshape(-1, *latents.shape[2:])
-        _, _, entries = quantizer.in_stages(images, dim, _stage_keys(key, stages), quantize)
-        codebook = quantizer.join_stages(entries)
-        return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
+        size, key = self._config.quantizer.codebook_size, self._key(Draw.CODEBOOK, state.step)
+        codebook = initial_codebook(latents.reshape(-1, latents.shape[-1]), size, key)
+        return replace_codebook(state, codebook, jnp.ones(size, bool))
 
     def _revive(self, state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
         """Moves dead entries to latents of a batch; also returns their number."""
         model, codebook = self._objective.model, state.params["quantizer"]["codebook"]
-        stages, key = model.config.stages, self._key(Draw.REVIVAL, state.step)
         latents = self._latents(state.params, images)
-        indices, _, targets, _ = quantizer.assign_in_stages(
-            latents, codebook, model.kind, model.matcher, stages
-        )
-        in_parts = partial(quantizer.split_stages, stages=stages)
-        parts, threshold = in_parts(codebook), self._config.quantizer.revive_threshold
-        revived, moved = jax.vmap(partial(quantizer.revive_dead, threshold=threshold))(
-            parts,
-            in_parts(state.uses),
-            in_parts(targets, axis=1),
-            in_parts(indices, axis=1) - quantizer.first_entries(parts),
-            _stage_keys(key, stages),
-        )
-        codebook, moved = quantizer.join_stages(revived), quantizer.join_stages(moved)
+        indices, _ = assign(latents, codebook, model.kind, model.matcher)
+        key = self._key(Draw.REVIVAL, state.step)
+        threshold = self._config.quantizer.revive_threshold
+        codebook, moved = revive_dead(codebook, state.uses, latents, indices, key, threshold)
         return replace_codebook(state, codebook, moved), jnp.sum(moved)
 
     def _key(self, draw: Draw, step: jax.Array) -> jax.Array:
         """The PRNG key of one draw at one step, the same one in a run that was resumed."""
         key = jax.random.key(self._config.seed)
         return jax.random.fold_in(jax.random.fold_in(key, draw), step)
-
-
-def _stage_keys(key: jax.Array, stages: int) -> jax.Array:
-    return jnp.stack([key, *(jax.random.fold_in(key, stage) for stage in range(1, stages))])
 
 
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:

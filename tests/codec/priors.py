@@ -6,18 +6,18 @@ from collections.abc import Callable
 import numpy as np
 from flax import traverse_util
 
-from pivq_jax.sampling.prior import Network, Prior, parameter_shapes
+from pivq_jax.sampling.prior import Prior, SetPrior, parameter_shapes
 
 
 @functools.cache
-def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:
+def shapes_of(network: SetPrior) -> dict[str, tuple[int, ...]]:
     """The shapes of the weights, by name and in order of the names."""
     flat = traverse_util.flatten_dict(parameter_shapes(network), sep="/")
     return {name: flat[name].shape for name in sorted(flat)}
 
 
 def make_prior(
-    network: Network, values: Callable[[str, tuple[int, ...]], np.ndarray], bits: float = 0.0
+    network: SetPrior, values: Callable[[str, tuple[int, ...]], np.ndarray], bits: float = 0.0
 ) -> Prior:
     """A prior with the weights `values(name, shape)`."""
     arrays = {
@@ -27,7 +27,7 @@ def make_prior(
     return Prior(network, traverse_util.unflatten_dict(arrays, sep="/"), bits)
 
 
-def random_prior(network: Network, seed: int = 0, scale: float = 0.3) -> Prior:
+def random_prior(network: SetPrior, seed: int = 0, scale: float = 0.3) -> Prior:
     """A prior with random weights."""
     rng = np.random.default_rng(seed)
     return make_prior(
@@ -35,12 +35,12 @@ def random_prior(network: Network, seed: int = 0, scale: float = 0.3) -> Prior:
     )
 
 
-def uniform_prior(network: Network) -> Prior:
+def uniform_prior(network: SetPrior) -> Prior:
     """A prior to which all sets are equally likely."""
     return make_prior(network, lambda name, shape: np.zeros(shape))
 
 
-def counted_prior(network: Network) -> Prior:
+def counted_prior(network: SetPrior) -> Prior:
     """The prior of docs/codec.md, whose weights, in order, are ((37 i) mod 101 - 50) / 100."""
     count = 0
 

@@ -12,8 +12,6 @@ PREPARE = "import sys; from pivq_jax.data.prepare import main; sys.exit(main({ar
 # They are one program, compiled once; their own losses have tests of their own.
 FIELDS = {
     **TINY,
-    "model.latents": "queries",
-    "model.stages": 1,
     "model.dtype": "float32",
     "quantizer.kind": "nearest",
     "quantizer.init_step": 2,

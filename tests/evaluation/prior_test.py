@@ -81,15 +81,6 @@ def test_the_bits_are_those_of_the_whole_test_split(described):
         for i in range(8)
     ]
     assert metrics["prior_bits"] == pytest.approx(np.mean(each), abs=6 * np.std(np.mean(each, 1)))
-    assert metrics["prior_bits_sets"] == 11
-
-
-def test_where_no_test_set_has_a_probability_there_are_no_bits(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        module, "prior_bits", lambda network, params, codes, *_: np.full(len(codes), np.inf)
-    )
-    nothing = {"prior_bits": None, "prior_bits_sets": 0}
-    assert module._bits(session_of(model, tmp_path)) == nothing
 
 
 def test_shared_codes_and_copies_are_counted(described):
@@ -152,7 +143,7 @@ def test_the_stage_is_done_again_for_another_prior_and_leaves_none_behind(
         done.append("prior")
         session.save("prior_completions", np.zeros((4, 4, 3), np.uint8))
         row = {"sets": 1, "shared_codes": 2.5, "copies": 0}
-        return {"prior_bits": 3.25, "prior_bits_sets": 9, "prior_sets": {"recombined": row}}
+        return {"prior_bits": 3.25, "prior_sets": {"recombined": row}}
 
     monkeypatch.setattr(report, "describe_prior", describe)
     folder = tmp_path / "report"

@@ -18,7 +18,7 @@ from pivq_jax.data.images import images_to_float, load_image
 from pivq_jax.explore import engine as engine_module
 from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine, read_image
 from pivq_jax.sampling import Labels
-from tests.conftest import ROOT, STAGES
+from tests.conftest import ROOT
 from tests.explore.engines import untrained_engine
 from tests.explore.image_files import claimed_jpeg, claimed_png, content_of, picture
 
@@ -88,24 +88,6 @@ def test_pairs_cost_the_least(engine):
         cost = np.square(codebook[left][:, None] - codebook[right]).sum(-1)
         least = cost[linear_sum_assignment(cost)].sum()
         np.testing.assert_allclose(pairs.cost.sum(), least, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_with_stages_codes_of_a_latent_are_exchanged_together(tiny_config):
-    engine = untrained_engine(tiny_config.with_fields(STAGES))
-    of, exchanged = engine.model.space.places_of, 0
-    for seed in range(3):
-        pairs, codes = engine.recombine(jax.random.key(seed))[2:]
-        for place in range(16):
-            here = np.asarray(of(pairs.a, engine.model.codebook)) == place
-            assert len(set(pairs.cost[here])) <= 1  # the slider takes them one after another
-            taken = [np.array_equal(codes[here], side[here]) for side in (pairs.a, pairs.b)]
-            assert any(taken)
-            exchanged += not taken[0]
-    assert exchanged
-    for value, name in enumerate(("dark", "light")):
-        expected = np.asarray(engine.labelled.edit(codes[None], shade=name))[0]
-        np.testing.assert_array_equal(np.sort(engine.edit(codes, 0, value)), expected)
 
 
 def test_a_new_face_takes_about_half_of_the_pairs_of_two_training_images(engine):

@@ -1,18 +1,15 @@
 """docs/explorer/pairing.js beside `pivq_jax.sampling`."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.model.quantizer import assign, assign_in_stages, match_latents, place_vectors
+from pivq_jax.model.quantizer import assign
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from tests.explore.node import run_js
-from tests.sampling import places_test
 
 KINDS = ("matching", "nearest", "positional")
 PAIR = """
@@ -27,24 +24,6 @@ answer(given.a.map((a, i) => {
   const direction = given.directions.subarray(i * dim, (i + 1) * dim);
   const codes = recombine(pairs, codebook, direction, given.fraction, given.lift);
   return canonical(codes, given.kind);
-}));
-"""
-
-STAGES = """
-const { a, b, kind, values, vectors, latents, directions, count, stages, fraction } = given;
-const [size, dim] = [given.size, values.length / given.size];
-const codebook = { values, size, dim };
-codebook.places = placesOf(codebook, vectors, count, stages);
-const own = latents.length / a.length;
-answer(a.map((codes, i) => {
-  const pairs = pairCodes(codes, b[i], codebook, kind);
-  const direction = directions.subarray(2 * i, 2 * i + 2);
-  const mixed = recombineSeamlessly(pairs, codebook, [direction], fraction);
-  const quantized = quantize(latents.subarray(i * own, (i + 1) * own), codebook, kind);
-  const whole = ofWholePlaces(pairs, codebook).cost;
-  const line = (m) => given.lines.subarray(2 * (m * a.length + i), 2 * (m * a.length + i + 1));
-  const best = recombineSeamlessly(pairs, codebook, [0, 1, 2, 3, 4].map(line), fraction);
-  return { pairs, mixed: canonical(mixed, kind), quantized, whole, best: canonical(best, kind) };
 }));
 """
 
@@ -149,39 +128,6 @@ def test_it_recombines_as_python_does(with_lift, fraction, tmp_path):
     names = "canonical, pairCodes, recombine"
     found = run_js("pairing.js", names, RECOMBINE, tmp_path, **given, **arrays)
     assert found == np.asarray(expected).tolist()
-
-
-@pytest.mark.parametrize("kind, fraction", [("matching", 0.3), ("nearest", 0.0)])
-def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction, tmp_path):
-    space, count = dataclasses.replace(places_test.SPACE, kind=kind), 20
-    a, b = places_test.images(count, 1), places_test.images(count, 2)
-    a[:, 1] = np.where(a[:, 0] % 4 == 3, a[:, 1], a[:, 0] + 1)  # two of one place in some images
-    b[:, 6::16] = a[:, 6::16]  # a patch that both have
-    latents = np.random.default_rng(7).normal(size=(count, 16, 8)).astype(np.float32)
-    key, codebook = jax.random.key(5), places_test.CODEBOOK
-    keys = [jax.random.fold_in(key, i) for i in range(count)]
-    directions = np.stack([jax.random.normal(k, (2,)) for k in keys]).astype(np.float32)
-    others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), 4)
-    lines = [
-        [jax.random.normal(jax.random.fold_in(k, i), (2,)) for i in range(count)]
-        for k in (key, *others)
-    ]
-    given = {"a": a.tolist(), "b": b.tolist(), "size": len(codebook), "kind": kind}
-    given |= {"lines": np.array(lines, np.float32)}
-    given |= {"count": 16, "stages": 3, "fraction": fraction, "vectors": place_vectors(16, 8)}
-    given |= {"values": codebook, "latents": latents, "directions": directions}
-    names = "canonical, ofWholePlaces, pairCodes, placesOf, quantize, recombineSeamlessly"
-    found = run_js("pairing.js", names, STAGES, tmp_path, **given)
-    compare_pairs([row["pairs"] for row in found], sampling.pair_codes(space, codebook, a, b))
-    for row in found:
-        of = space.places_of(np.array(row["pairs"]["a"]), codebook)
-        np.testing.assert_allclose(row["whole"], np.bincount(of, row["pairs"]["cost"])[of])
-    mixed = sampling.recombine(space, codebook, a, b, key, fraction, candidates=1)
-    assert [row["mixed"] for row in found] == mixed.tolist()
-    best = sampling.recombine(space, codebook, a, b, key, fraction, candidates=5)
-    assert [row["best"] for row in found] == best.tolist()
-    indices = assign_in_stages(latents, codebook, kind, match_latents, 3)[0]
-    assert [row["quantized"] for row in found] == space.canonical(indices).tolist()
 
 
 @pytest.mark.slow

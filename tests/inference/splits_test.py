@@ -1,9 +1,7 @@
 """Whole splits through a real encoder, and what is said of reconstructions."""
 
-from functools import partial
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,8 +9,6 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import RandomSource, first_images
 from pivq_jax.inference import describe_psnr, encode_labelled
-from pivq_jax.model.pivq import pivq_from_config
-from tests.conftest import STAGES
 from tests.parameters import make_model
 
 
@@ -41,18 +37,6 @@ def test_codes_latents_and_labels_of_a_split(model):
     assert without.latents.shape == (13, 0, 8)
     with pytest.raises(InputError, match="no label hat"):
         encode_labelled(model, source, ["shade", "hat"], batch_size=8)
-
-
-def test_latents_of_several_stages_are_those_of_the_encoder(tiny_config):
-    model = make_model(tiny_config.with_fields(STAGES))
-    source = RandomSource(model.config.data.image_size, 5, seed=0)
-    images = images_to_float(np.stack([source[i]["image"] for i in range(5)]))
-    found = encode_labelled(model, source, ["shade"], batch_size=4)
-    network = pivq_from_config(model.config)
-    latents_of = jax.jit(partial(network.apply, method="latents"))
-    expected = latents_of({"params": model.params}, images)
-    assert found.codes.shape == (5, 32) and found.latents.shape == (5, 16, 4)
-    np.testing.assert_allclose(found.latents, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

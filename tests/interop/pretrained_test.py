@@ -23,8 +23,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.pretrained import pack_parents, read_parents, read_prior
 from pivq_jax.sampling import CodeSpace, Labels, Prior, SetPrior
-from tests.conftest import STAGES, stop_at_second_file
-from tests.parameters import make_model
+from tests.conftest import stop_at_second_file
 
 ROOT = Path(__file__).parents[2]
 FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "long")}
@@ -149,18 +148,6 @@ def test_the_directory_is_what_the_hub_expects(published, tiny_run):
     assert f"| psnr | {tiny_run.metrics['psnr']:.4g} |" in card
     assert str(tiny_run.arguments[1].split("=")[-1]) not in card  # the data's folder
     assert "license" not in card  # that of the images is not known
-
-
-def test_a_model_with_stages_gives_the_same_codes_and_its_card_explains_them(tiny_config, tmp_path):
-    model = make_model(tiny_config.with_fields(STAGES))
-    images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
-    codes = np.asarray(model.encode(images))
-    dataclasses.replace(model, parents=codes).save_pretrained(tmp_path)
-    again = pivq_jax.from_pretrained(tmp_path)
-    np.testing.assert_array_equal(again.encode(images), codes)
-    np.testing.assert_array_equal(again.parents, codes)
-    assert again.labels is None and again.space == model.space and again.space.places == 16
-    assert "Each of 16 latents has 2 codes:" in (tmp_path / "README.md").read_text()
 
 
 def test_the_card_of_drawn_faces_names_their_licence(tiny_model, tmp_path):
@@ -388,7 +375,7 @@ def test_a_damaged_prior_is_refused(published, tmp_path, changes, added, message
     arrays = {name: array + np.float32(added) for name, array in arrays.items()}
     safetensors.numpy.save_file(arrays, tmp_path / "prior", {"pivq_jax_prior": json.dumps(held)})
     with pytest.raises(InputError, match=message):
-        read_prior(tmp_path / "prior", SPACE, jnp.zeros((32, 8)))
+        read_prior(tmp_path / "prior", SPACE)
 
 
 @pytest.fixture

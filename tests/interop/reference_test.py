@@ -39,25 +39,11 @@ OPTIMIZER = {
 }
 VARIANTS = {
     "default": {"model.local_output": True},
-    "nearest, patches": {
-        "quantizer.kind": "nearest",
-        "model.output": "patch",
-        "model.latents": "patches",
-        "model.num_codes": 4,
-    },
+    "nearest": {"quantizer.kind": "nearest", "model.output": "patch", "model.num_codes": 4},
     "positional": {
         "quantizer.kind": "positional",
         "model.set_depth": 2,
-        "model.latents": "patches",
         "model.num_codes": 32,
-    },
-    "stages": {
-        "model.latents": "patches",
-        "model.num_codes": 48,
-        "model.stages": 3,
-        "model.set_depth": 0,
-        "loss.recombination": 0.0,  # tests/training/recombination_test.py
-        "quantizer.codebook_size": 96,
     },
 }
 
@@ -138,9 +124,8 @@ def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int
     patch_size = twins.config.data.image_size // RECOMBINATION_PATCHES
     rows, columns = jax.random.randint(key_shift, (2,), 0, patch_size).tolist()
     model = twins.config.model
-    size = model.code_dim if model.stages == 1 else 2  # directions in the grid of places
-    pairs = [exchange_directions(k, 1, size) for k in jax.random.split(key_mix, 4)]
-    sizes = len(twins.images), model.num_latents, model.latent_dim
+    pairs = [exchange_directions(k, 1, model.code_dim) for k in jax.random.split(key_mix, 4)]
+    sizes = len(twins.images), model.num_codes, model.code_dim
     noise = np.array(jax.random.normal(key_mix, sizes))
     return torch.from_numpy(np.concatenate(pairs)), (rows, columns), torch.from_numpy(noise)
 
@@ -151,20 +136,17 @@ def test_encoder_decoder_and_codes(twins):
         theirs = twins.reference.encoder(torch_images(twins.images)).numpy()
         codes = twins.reference.quantizer.assign(torch.from_numpy(theirs)).numpy()
     np.testing.assert_allclose(latents, theirs, atol=1e-5)
-    indices, converged, targets = apply(twins, twins.images, "encode")
+    indices, converged, encoded = apply(twins, twins.images, "encode")
     with torch.no_grad():
-        decoded = twins.reference.decoder(torch.from_numpy(np.array(targets)))
-    ours = apply(twins, targets, "decode_vectors")
+        decoded = twins.reference.decoder(torch.from_numpy(np.array(encoded)))
+    ours = apply(twins, encoded, "decode_vectors")
     np.testing.assert_allclose(ours, decoded.permute(0, 2, 3, 1), atol=1e-5)
     assert np.std(latents) > 0.5 and np.std(ours) > 0.1
 
-    count, stages = latents.shape[1], twins.config.model.stages
-    np.testing.assert_allclose(targets[:, :count, -latents.shape[2] :], latents, atol=1e-6)
+    np.testing.assert_allclose(encoded, latents, atol=1e-6)
     assert np.all(converged)
     codebook = twins.params["quantizer"]["codebook"]
-    cost = np.asarray(squared_distances(targets, codebook), np.float64)
-    own = np.repeat(np.arange(stages), count)[:, None]
-    cost[:, own != np.repeat(np.arange(stages), len(codebook) // stages)] = np.inf
+    cost = np.asarray(squared_distances(encoded, codebook), np.float64)
     for image, (a, b) in enumerate(zip(indices, codes, strict=True)):
         if not np.array_equal(a, b):  # only where both assignments are optimal
             rows = np.arange(len(a))
@@ -193,7 +175,6 @@ def test_recombined_codes(kind):
     [
         ("default", Phase.ADVERSARIAL),
         slow("default", Phase.CONTINUOUS),
-        slow("stages", Phase.CONTINUOUS),
         *(slow(variant, Phase.QUANTIZED) for variant in VARIANTS),
     ],
 )

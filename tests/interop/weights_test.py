@@ -8,14 +8,12 @@ import pytest
 from pivq_jax.common.errors import InputError
 from pivq_jax.interop import from_torch, to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
-from tests.conftest import STAGES
 from tests.reference.model import PIVQ as Reference
 
 VARIANTS = [
     {},
     {"quantizer.kind": "nearest", "model.output": "patch", "model.local_output": True},
     {"quantizer.kind": "positional"},
-    STAGES,
 ]
 
 

@@ -3,12 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-import scipy.fft
 
 from pivq_jax.model.layers import (
     Block,
-    cosine_transform,
     depth_to_space,
     positions_2d,
     space_to_depth,
@@ -33,32 +30,6 @@ def test_depth_to_space_puts_each_block_in_its_place_and_space_to_depth_back():
         block = x[:, i // 2, j // 2].reshape(2, 2, 2, 3)
         np.testing.assert_array_equal(y[:, i, j], block[:, i % 2, j % 2])
     np.testing.assert_array_equal(space_to_depth(jnp.asarray(y), 2), x)
-
-
-def test_the_cosine_transform_is_scipy_s_with_low_frequencies_first():
-    transform = cosine_transform(4, 48)
-    np.testing.assert_allclose(transform.T @ transform, np.eye(48), atol=1e-6)
-    patch = np.random.default_rng(0).normal(size=(4, 4, 3))
-    axes = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
-    waves = scipy.fft.dctn(patch @ axes.T, axes=(0, 1), norm="ortho")
-    found = patch.reshape(-1) @ transform
-    np.testing.assert_allclose(np.sort(found), np.sort(waves.reshape(-1)), atol=1e-5)
-    # All ten of brightness up to frequency 3 come before frequency 4, as do both mean colours.
-    low = [waves[i, j, 0] for i in range(4) for j in range(4 - i)] + [*waves[0, 0, 1:]]
-    found = patch.reshape(-1) @ cosine_transform(4, 12)
-    np.testing.assert_allclose(
-        found[:3], [waves[0, 0, 0], waves[0, 1, 0], waves[1, 0, 0]], atol=1e-5
-    )
-    np.testing.assert_allclose(np.sort(found), np.sort(low), atol=1e-5)
-
-
-@pytest.mark.parametrize("patch_size, count", [(8, 16), (8, 32), (16, 32), (16, 64), (32, 128)])
-def test_a_part_of_the_cosine_transform_keeps_the_mean_colour(patch_size, count):
-    colour = np.tile(np.float32([0.3, -0.8, 0.1]), patch_size**2)
-    transform = cosine_transform(patch_size, count)
-    np.testing.assert_allclose(colour @ transform @ transform.T, colour, atol=1e-5)
-    bright = np.abs(transform.reshape(-1, 3, count).sum(1)).max(0) > 1e-5
-    assert 0.5 < np.mean(bright) < 1
 
 
 def drawn_params(module, *args):

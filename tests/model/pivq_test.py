@@ -56,49 +56,24 @@ def decoder(**changes: Any) -> Any:
     return jax.jit(lambda codes: model.apply({"params": params}, codes, method="decode"))
 
 
-STAGED = {
-    "latents": "patches",
-    "stages": 3,
-    "num_codes": 48,
-    "codebook_size": 60,
-    "set_depth": 0,
-}
-UNORDERED: list[tuple[dict[str, Any], float, float]] = [
-    ({"output": "conv"}, 1e-5, 1e-3),
-    ({"output": "patch", "local_output": True}, 1e-5, 1e-3),
-    ({"kind": "nearest"}, 1e-5, 1e-3),
-    (STAGED, 1e-4, 0.1),
+UNORDERED: list[dict[str, Any]] = [
+    {"output": "conv"},
+    {"output": "patch", "local_output": True},
+    {"kind": "nearest"},
 ]
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**31), st.sampled_from(UNORDERED))
-def test_decoder_does_not_see_the_order_of_codes(seed, case):
-    changes, most, least = case
-    sizes, rng = {**SIZES, **changes}, np.random.default_rng(seed)
-    count, size = sizes["num_codes"], sizes["codebook_size"]
+def test_decoder_does_not_see_the_order_of_codes(seed, changes):
+    rng, count, size = np.random.default_rng(seed), SIZES["num_codes"], SIZES["codebook_size"]
     codes = np.stack([rng.permutation(size)[:count] for _ in range(4)])
     if changes.get("kind") == "nearest":
         codes %= 5  # so that some repeat
     decode = decoder(**changes)
     images = decode(codes)
-    np.testing.assert_allclose(images, decode(rng.permuted(codes, axis=1)), atol=most)
-    assert np.std(images - images[:1]) > least  # not by being blank
-
-
-@pytest.mark.slow
-def test_with_several_stages_a_new_model_knows_the_frequencies_of_patches():
-    """All 48 of a patch of 4 pixels are enough for the whole image; 24 leave less than 1 %."""
-    x = np.linspace(-1, 1, 16)
-    smooth = np.cos(2 * x)[:, None, None] * np.sin(x + 1)[None, :, None] * np.array([1, 0.8, 0.6])
-    images = jnp.asarray(smooth[None], jnp.float32)
-    for size, most in ((48, 1e-10), (24, 0.01)):
-        model = make(**STAGED | {"code_dim": 2 * size, "local_output": True})
-        params = jax.jit(model.init)(jax.random.key(0), images)["params"]
-        pixels = params["decoder"]["output"]["pixels"]
-        params["decoder"]["output"]["pixels"] = jax.tree.map(jnp.zeros_like, pixels)
-        decoded = apply(model, params, images, "autoencode")[0]
-        assert np.var(decoded - images) / np.var(images) < most
+    np.testing.assert_allclose(images, decode(rng.permuted(codes, axis=1)), atol=1e-5)
+    assert np.std(images - images[:1]) > 1e-3  # not by being blank
 
 
 def test_positional_decoder_sees_the_order():
@@ -170,22 +145,6 @@ def test_nothing_is_computed_that_is_not_read():
     assert shape("encoder", "block_1") == shape("encoder", "block_1", "mlp") == (3, 6, 16)
     assert shape("decoder", "block_0", "self_attention") == (1, 16, 16)
     assert shape("decoder", "block_0") == shape("decoder", "block_1") == (3, 16, 16)
-
-
-@pytest.mark.parametrize("num_codes", [4, 16, 32])
-def test_latents_from_patches_belong_to_their_block_of_the_image(num_codes):
-    """Which attention would hide: without blocks, a latent depends on its own patches alone."""
-    model, params = initialised(
-        latents="patches", num_codes=num_codes, codebook_size=40, encoder_depth=0
-    )
-    assert "queries" not in params["encoder"]
-    images = np.asarray(noise((1, 16, 16, 3)))
-    changed = images.copy()
-    changed[:, 4:8, 12:] += 0.5  # the patch in row 1, column 3
-    latents = apply(model, params, jnp.concatenate([images, changed]), "latents")
-    assert latents.shape == (2, num_codes, 8)
-    moved = np.flatnonzero(np.abs(latents[1] - latents[0]).max(-1) > 1e-4)
-    assert moved.tolist() == {4: [1], 16: [7], 32: [14, 15]}[num_codes]
 
 
 def test_an_unknown_kind_is_refused():

@@ -17,14 +17,10 @@ from pivq_jax.model.quantizer import (
     _add_rows,
     add_noise,
     assign,
-    assign_in_stages,
     look_up,
-    match_latents,
     nearest,
-    place_vectors,
     revive_dead,
     squared_distances,
-    sum_by_place,
 )
 
 assign_matching = jax.jit(functools.partial(assign, kind="matching"))
@@ -221,79 +217,10 @@ def test_a_latent_is_drawn_as_often_as_its_squared_error_says():
     assert far.mean() == pytest.approx(0.75, abs=0.05)  # 3.6 standard deviations
 
 
-def staged(stages, count=6, size=4, per_stage=12, seed=0):
-    """Latents [B, count, size] and a codebook whose entries lie near their targets."""
-    rng = np.random.default_rng(seed)
-    latents = rng.normal(size=(3, count, size)).astype(np.float32)
-    near = place_vectors(count, size)[rng.integers(0, count, stages * per_stage)]
-    near[: count * stages] = np.tile(place_vectors(count, size), (stages, 1))
-    near = near.reshape(stages, -1, size)[:, rng.permutation(per_stage)]
-    values = rng.normal(size=near.shape) * 0.5 ** np.arange(stages)[:, None, None]
-    codebook = np.concatenate([near, values], -1).reshape(stages * per_stage, 2 * size)
-    return jnp.asarray(latents), jnp.asarray(codebook, jnp.float32)
-
-
-def test_each_stage_matches_what_those_before_it_left_over():
-    stages, count, size = 3, 6, 4
-    latents, codebook = staged(stages)
-    indices, converged, targets, left = assign_in_stages(
-        latents, codebook, "matching", match_latents, stages
-    )
-    assert np.all(converged) and indices.shape == (3, 18) and targets.shape == (3, 18, 8)
-    entries = np.split(np.asarray(codebook), stages)
-    for image in range(3):
-        rest = np.asarray(latents[image])
-        for stage in range(stages):
-            own = slice(stage * count, (stage + 1) * count)
-            wanted = np.concatenate([place_vectors(count, size), rest], -1)
-            np.testing.assert_allclose(targets[image, own], wanted, atol=1e-6)
-            cost = ((wanted[:, None] - entries[stage]) ** 2).sum(-1)
-            expected = linear_sum_assignment(cost)[1]
-            np.testing.assert_array_equal(indices[image, own], expected + stage * 12)
-            rest = rest - entries[stage][expected][:, size:]
-        np.testing.assert_allclose(left[image], rest, atol=1e-5)
-
-
-def test_codes_of_several_stages_are_looked_up_without_gradients_of_latents():
-    latents, codebook = staged(2)
-    module = Quantizer(24, 8, "matching", stages=2)
-
-    def quantize(latents):
-        return module.apply({"params": {"codebook": codebook}}, latents)
-
-    made = quantize(latents)
-    np.testing.assert_array_equal(made.vectors, codebook[made.indices])
-    assert not np.any(jax.grad(lambda x: jnp.sum(quantize(x).vectors ** 2))(latents))
-    values = codebook[made.indices][..., 4:]
-    left = latents - values[:, :6] - values[:, 6:]
-    np.testing.assert_allclose(made.commitment_loss, np.mean(left**2), rtol=1e-5)
-
-
-def test_codes_are_added_up_by_place_whatever_their_order():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(2, 3, 6, 5)).astype(np.float32)
-    near = np.broadcast_to(place_vectors(6, 8), (2, 3, 6, 8)) + 0.1 * rng.normal(size=(2, 3, 6, 8))
-    vectors = np.concatenate([near, values], -1).reshape(2, 18, 13)
-    order = rng.permutation(18)
-    sums = sum_by_place(jnp.asarray(vectors[:, order], jnp.float32), 6, 5)
-    np.testing.assert_allclose(sums, values.sum(1), atol=1e-5)
-
-
-def test_without_a_codebook_the_decoder_gets_latents_with_noise_at_their_places():
+def test_without_a_codebook_the_decoder_gets_latents_with_noise():
     latents = jnp.asarray(np.random.default_rng(0).normal(size=(8, 400, 16)), jnp.float32)
-    vectors = add_noise(latents, 32, 0.6, jax.random.key(0))
-    np.testing.assert_array_equal(vectors[0, :, :16], place_vectors(400, 16))
-    np.testing.assert_array_equal(vectors[7, :, :16], place_vectors(400, 16))
-    assert np.std(vectors[..., 16:] - latents) == pytest.approx(0.6, rel=0.01)
-    silent = add_noise(latents, 32, 0.0, jax.random.key(0))
-    np.testing.assert_array_equal(silent[..., 16:], latents)
-    np.testing.assert_array_equal(add_noise(latents, 16, 0.0), latents)
+    vectors = add_noise(latents, 0.6, jax.random.key(0))
+    assert np.std(vectors - latents) == pytest.approx(0.6, rel=0.01)
+    np.testing.assert_array_equal(add_noise(latents, 0.0), latents)
     with pytest.raises(ValueError, match=r"noise = 0\.6 is drawn with a key"):
-        add_noise(latents, 32, 0.6)  # not the same noise each time
-
-
-def test_places_stay_the_same():
-    """A model's codes mean nothing with others; they must not change with a version of NumPy."""
-    expected = [[1.7640524, 0.4001572], [0.978738, 2.2408931]]
-    np.testing.assert_allclose(place_vectors(2, 2), expected, rtol=1e-6)
-    assert float(np.abs(place_vectors(64, 32)).sum()) == pytest.approx(1591.67, abs=0.01)
+        add_noise(latents, 0.6)  # not the same noise each time

@@ -1,15 +1,12 @@
 """Encoder, decoder and the whole model in PyTorch. Images are [B, 3, H, W] in [-1, 1] here."""
 
-import itertools
 import math
 
-import numpy as np
-import scipy.fft
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.reference import quantizer
+from tests.reference.quantizer import Quantizer
 
 
 def layer_norm(channels: int) -> nn.LayerNorm:
@@ -83,72 +80,36 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-def cosine_transform(size: int, count: int) -> Tensor:
-    """The first patterns [size * size, 3, count] of a patch in brightness and two colours."""
-    waves = torch.from_numpy(scipy.fft.idct(np.eye(size), axis=0, norm="ortho"))  # [pixel, wave]
-    axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
-    axes = F.normalize(axes, dim=1)
-    # Colours begin sqrt(count) waves later, or as late as leaves room for both of their means.
-    room = [f for f in range(2 * size) if (f + 1) * (f + 2) // 2 + 2 <= count]
-    later = min(round(math.sqrt(count)), max(room, default=0))
-    keys = [
-        (u + v + (later if axis else 0), axis, u, v)
-        for axis, u, v in itertools.product(range(3), range(size), range(size))
-    ]
-    patterns = [
-        torch.einsum("y,x,c->yxc", waves[:, u], waves[:, v], axes[axis]).flatten(0, 1)
-        for _, axis, u, v in sorted(keys)[:count]
-    ]
-    return torch.stack(patterns, -1).float()
-
-
 class Encoder(nn.Module):
-    queries: nn.Parameter | None
-
     def __init__(
         self,
         *,
         image_size: int,
         patch_size: int,
         num_codes: int,
-        latents: str,
         code_dim: int,
         width: int,
         depth: int,
         heads: int,
         ratio: int,
-        stages: int,
     ) -> None:
         super().__init__()
         side = image_size // patch_size
-        self.num_codes, self.side, self.stages = num_codes, side, stages
-        self.register_buffer("transform", cosine_transform(patch_size, code_dim), persistent=False)
+        self.num_codes = num_codes
         self.patches = nn.Conv2d(3, width, patch_size, stride=patch_size)
         self.register_buffer("positions", positions_2d(side, side, width), persistent=False)
-        self.queries = nn.Parameter(torch.randn(num_codes, width)) if latents == "queries" else None
+        self.queries = nn.Parameter(torch.randn(num_codes, width))
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.norm = layer_norm(width)
-        tokens = min(num_codes, side**2) if latents == "patches" else num_codes
-        self.latents = nn.Linear(width, code_dim * num_codes // tokens)
-        self.code_dim = code_dim
+        self.latents = nn.Linear(width, code_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> latents [B, `num_codes`, `code_dim`]."""
-        p = self.patches.kernel_size
         x = self.patches(images).flatten(2).transpose(1, 2) + self.positions
-        if self.queries is not None:
-            x = torch.cat([x, self.queries.expand(len(x), -1, -1)], dim=1)
+        x = torch.cat([x, self.queries.expand(len(x), -1, -1)], dim=1)
         for block in self.blocks:
             x = block(x)
-        if self.queries is not None:
-            x = x[:, -self.num_codes :]
-        elif self.num_codes < self.side**2:
-            grid = x.transpose(1, 2).unflatten(2, (self.side, self.side))
-            x = F.avg_pool2d(grid, round(self.side / self.num_codes**0.5)).flatten(2).mT
-        latents = self.latents(self.norm(x)).reshape(len(x), self.num_codes, self.code_dim)
-        if self.stages > 1:
-            pixels = F.unfold(images, p, stride=p).unflatten(1, (3, -1))  # [B, 3, p * p, patches]
-            return torch.einsum("bcpn,pcd->bnd", pixels, self.transform) + latents
+        latents = self.latents(self.norm(x[:, -self.num_codes :]))
         return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
 
 
@@ -192,8 +153,6 @@ class LocalOutput(nn.Module):
 class Decoder(nn.Module):
     places: nn.Parameter | None
     positions: Tensor
-    transform: Tensor
-    known: Tensor
 
     def __init__(
         self,
@@ -211,24 +170,17 @@ class Decoder(nn.Module):
         output_channels: int,
         local_output: bool,
         positional: bool,
-        stages: int,
     ) -> None:
         super().__init__()
-        self.side, self.patch_size = image_size // patch_size, patch_size
-        self.stages, self.latent_dim = stages, code_dim if stages == 1 else code_dim // 2
-        transform = cosine_transform(patch_size, self.latent_dim)
-        self.register_buffer("transform", transform, persistent=False)
-        known = quantizer.places(num_codes // stages, code_dim - self.latent_dim)
-        self.register_buffer("known", known, persistent=False)
-        self.codes = nn.Linear(self.latent_dim, width)
+        self.side = image_size // patch_size
+        self.codes = nn.Linear(code_dim, width)
         self.places = nn.Parameter(torch.randn(num_codes, width)) if positional else None
         self.set_blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(set_depth))
-        self.set_norm = layer_norm(width) if stages == 1 else None
+        self.set_norm = layer_norm(width)
         self.queries = nn.Parameter(0.02 * torch.randn(self.side**2, width))
         grid = positions_2d(self.side, self.side, width)
         self.register_buffer("positions", grid, persistent=False)
-        cross = stages == 1
-        self.blocks = nn.ModuleList(Block(width, heads, ratio, cross) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, ratio, cross=True) for _ in range(depth))
         self.norm = layer_norm(width)
         self.output = (
             ConvOutput(patch_size, width, output_channels)
@@ -240,34 +192,19 @@ class Decoder(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """[B, N, D] -> images [B, 3, H, W]."""
         x = (self.queries + self.positions).expand(len(vectors), -1, -1)
-        codes = None
-        if self.set_norm is None:
-            latents = self._sums(vectors)
-            x = x + self.codes(latents)
-        else:
-            codes = self.codes(vectors)
-            if self.places is not None:
-                codes = codes + self.places
-            for block in self.set_blocks:
-                codes = block(codes)
-            codes = self.set_norm(codes)
+        codes = self.codes(vectors)
+        if self.places is not None:
+            codes = codes + self.places
+        for block in self.set_blocks:
+            codes = block(codes)
+        codes = self.set_norm(codes)
         for block in self.blocks:
             x = block(x, codes)
         grid = self.norm(x).unflatten(1, (self.side, self.side))
         images = self.output(grid)
         if self.local_output is not None:
             images = images + self.local_output(grid)
-        if self.stages > 1:
-            patches = (latents @ self.transform.flatten(0, 1).T).unflatten(1, grid.shape[1:3])
-            images = images + depth_to_space(patches, self.patch_size)
         return images
-
-    def _sums(self, vectors: Tensor) -> Tensor:
-        """The sum of the values of the codes of each place, [B, N / stages, size of a latent]."""
-        place, values = vectors[..., : -self.latent_dim], vectors[..., -self.latent_dim :]
-        owner = torch.cdist(place.detach(), self.known).argmin(-1, keepdim=True)
-        sums = values.new_zeros(len(values), len(self.known), self.latent_dim)
-        return sums.scatter_add(1, owner.expand_as(values), values)
 
 
 class PIVQ(nn.Module):
@@ -281,23 +218,15 @@ class PIVQ(nn.Module):
             "ratio": model["mlp_ratio"],
             **{n: model[n] for n in ("patch_size", "width", "heads")},
         }
-        count, dim, stages = model["num_codes"], model["code_dim"], model.get("stages", 1)
+        count, dim = model["num_codes"], model["code_dim"]
         self.encoder = Encoder(
-            **shared,
-            num_codes=count // stages,
-            code_dim=dim if stages == 1 else dim // 2,
-            latents=model["latents"],
-            stages=stages,
-            depth=model["encoder_depth"],
+            **shared, num_codes=count, code_dim=dim, depth=model["encoder_depth"]
         )
-        self.quantizer = quantizer.Quantizer(
-            config["quantizer"]["codebook_size"], dim, self.kind, stages, count // stages
-        )
+        self.quantizer = Quantizer(config["quantizer"]["codebook_size"], dim, self.kind)
         self.decoder = Decoder(
             **shared,
             num_codes=count,
             code_dim=dim,
-            stages=stages,
             set_depth=model["set_depth"],
             depth=model["decoder_depth"],
             output=model["output"],

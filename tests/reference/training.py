@@ -122,15 +122,15 @@ class Trainer:
 
         `phase` is 'continuous', 'quantized' or 'adversarial'. `directions` [B / 2, D] say which
         codes are exchanged first in the recombined sets, whose weight is scaled; `shift` moves the
-        patches to which their loss applies. `noise` [stages, *latents.shape], standard normal, is
-        that of latents that are not quantized.
+        patches to which their loss applies. `noise`, standard normal, is that of
+        latents that are not quantized.
         """
         model, weights, terms = self.model, dict(self.weights), {}
         weights["recombination"] *= recombination_scale
         latents = model.encoder(images)
         if phase == "continuous":
             assert noise is not None
-            vectors = model.quantizer.add_noise(latents, self.noise, noise)
+            vectors = latents + self.noise * noise
         else:
             quantized = model.quantizer(latents)
             vectors = quantized.vectors
@@ -146,8 +146,7 @@ class Trainer:
             half, codebook = len(images) // 2, model.quantizer.codebook.detach()
             a, b = quantized.indices[:half], quantized.indices[half : 2 * half]
             assert directions is not None
-            places = model.quantizer.places if model.quantizer.stages > 1 else None
-            mixed = recombine(a, b, codebook, directions, 0.5, model.kind, places)
+            mixed = recombine(a, b, codebook, directions, 0.5, model.kind)
             made["recombined"] = model.decoder(codebook[mixed])
         if phase != "continuous" and self.weights["recombination"]:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images, shift)

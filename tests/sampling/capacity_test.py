@@ -1,18 +1,15 @@
 """Capacity against values worked out by hand, SciPy and a plain count matrix."""
 
-import collections
 import math
 import tracemalloc
 
 import hypothesis
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import strategies as st
 
 from pivq_jax.config.sections import KINDS
-from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace, capacity
 
 
@@ -68,29 +65,6 @@ def test_agrees_with_scipy_on_the_whole_count_matrix(seed, images, n, kind):
     if kind != "positional":
         shuffled = measure(rng.permuted(codes, axis=1), k, kind)
         assert shuffled == pytest.approx(measures)
-
-
-def test_with_stages_the_entropies_of_places_and_stages_add_up():
-    places, stages, choices, images = 4, 2, 3, 400
-    size = places * stages * choices
-    space = CodeSpace(places * stages, size, places=places)
-    rng = np.random.default_rng(0)
-    owners = rng.permuted(np.tile(np.arange(places).repeat(choices), (stages, 1)), axis=1).ravel()
-    codebook = np.concatenate([place_vectors(places, 5)[owners], rng.normal(size=(size, 5))], 1)
-    slots = owners * stages + np.arange(size) // (places * choices)
-    members = [np.flatnonzero(slots == slot) for slot in range(places * stages)]
-    codes = np.stack([rng.choice(each, images, p=[0.7, 0.2, 0.1]) for each in members], axis=1)
-    for misfits in (0, 30):  # two entries of the first slot, and none of the second
-        codes[:misfits, :2] = members[0][:2]
-        shuffled = rng.permuted(codes, axis=1)
-        held = [
-            [tuple(sorted({*row} & {*each.tolist()})) for row in codes.tolist()] for each in members
-        ]
-        counts = [list(collections.Counter(each).values()) for each in held]
-        expected = sum(scipy.stats.entropy(each, base=2) for each in counts)
-        found = capacity(space, shuffled, jnp.asarray(codebook, jnp.float32))["marginal_bits"]
-        assert found == pytest.approx(expected)
-        assert found < 0.8 * capacity(space, shuffled)["marginal_bits"]  # which counts absences
 
 
 def test_sets_take_little_more_memory_than_their_codes_as_integers():

@@ -54,8 +54,8 @@ def arguments(steps: Steps, config: Config, phase: Phase) -> tuple:
 
 def check_all_but_training(steps: Steps, config: Config) -> None:
     state, images, *_ = arguments(steps, config, Phase.QUANTIZED)
-    count = config.model.num_latents
-    latents = (2, config.quantizer.codebook_size // count, count, config.model.latent_dim)
+    count = config.model.num_codes
+    latents = (2, config.quantizer.codebook_size // count, count, config.model.code_dim)
     assert not unordered(steps.initialise, state, jax.ShapeDtypeStruct(latents, jnp.float32))
     assert not unordered(steps.revive, state, images)
 
@@ -96,7 +96,6 @@ def everything(tiny_config) -> tuple[Steps, Config]:
 
 CONFIGS = [f"{name}:smoke" for name in experiments()]
 CONFIGS += ["toon_faces:smoke,nearest", "toon_faces:smoke,positional"]
-CONFIGS += ["faces:smoke,nearest"]  # of several stages
 
 
 @pytest.mark.slow

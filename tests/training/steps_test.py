@@ -11,7 +11,6 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Steps, TrainState, replace_codebook
-from tests.conftest import STAGES
 from tests.training.optimizer_test import make
 
 
@@ -155,27 +154,6 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     np.testing.assert_array_equal(now[~dead], then[~dead])
     assert dead.sum() == 0 or np.all(np.any(now[dead] != then[dead], axis=1))
     np.testing.assert_array_equal(state.uses, 0)
-
-
-@pytest.mark.slow
-def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny_config):
-    steps = Steps(tiny_config.with_fields(PLAIN | STAGES), make_mesh())
-    created = steps.create()
-
-    def is_moved(before: TrainState, after: TrainState) -> dict[str, bool]:
-        differ = lambda x, y: not np.array_equal(x, y)  # noqa: E731
-        moved = {
-            name: jax.tree.map(differ, p, after.params[name]) for name, p in before.params.items()
-        }
-        return {name: any(jax.tree.leaves(tree)) for name, tree in moved.items()}
-
-    state, _ = steps.train(copy(created), images, None, Phase.CONTINUOUS)
-    state, _ = steps.train(state, images, None, Phase.CONTINUOUS)
-    assert is_moved(created, state) == {"encoder": True, "decoder": True, "quantizer": False}
-    state = initialised(steps, state, images)
-    before = copy(state)
-    state, _ = steps.train(placed(state, created), images, None, Phase.QUANTIZED)
-    assert is_moved(before, state) == {"encoder": False, "decoder": True, "quantizer": True}
 
 
 @pytest.mark.slow

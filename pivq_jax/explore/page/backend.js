@@ -84,8 +84,7 @@
  * @typedef {object} Pairs
  * @property {number[]} a - the codes of A in canonical order; index n is slot n.
  * @property {number[]} b - the partner of each in B, equal to it where the code is common.
- * @property {number[]} cost - squared distance of each code and its partner; with several stages,
- *     of all pairs of a latent. The interpolation exchanges the pairs of a != b one after another,
+ * @property {number[]} cost - squared distance of each code and its partner. The interpolation exchanges the pairs of a != b one after another,
  *     the cheapest first (equally cheap ones in the order of slots).
  */
 
