@@ -104,8 +104,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     for name, images in (("test.png", tests), ("training.png", training)):
         (folder / name).write_bytes(encode_png(album(images)))
     files = [*onnx_paths(folder / "model.onnx"), folder / RUNTIME[1]]
-    labelled = engine.labelled
-    if labelled:
+    if labelled := engine.labelled:
         assert labelled.parents is not None and labelled.labels
         table = factor_table(labelled.space, labelled.parents, labelled.labels)
         file = folder / "factors.safetensors"
@@ -113,9 +112,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
         arrays = {**table._asdict(), **engine.probe._asdict()}
         file.write_bytes(pack_arrays(arrays))
         files.append(file)
-    own: dict[str, Any] = {"examples": len(tests), "trainingImages": len(training)}
-    if not labelled:
-        own["factors"] = []
+    own = {"examples": len(tests), "trainingImages": len(training)}
     write_json(
         folder / "explorer.json",
         {

@@ -108,7 +108,7 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(name, tmp_path, c
             "quantizer.kind": "nearest",  # the matching of these sizes takes its time on a CPU
             "quantizer.init_step": 1,
             "quantizer.init_batches": 2,
-            "quantizer.codebook_size": 1024,  # as k-means for thousands does
+            "quantizer.codebook_size": 128,  # as k-means for thousands does
             "checkpoints.keep_best": 1,
         }
     )

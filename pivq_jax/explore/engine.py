@@ -118,7 +118,7 @@ class Engine:
         if model.labels is None:
             labels = Labels(pool.labels, factors) if factors else None
             model = dataclasses.replace(model, parents=pool.codes, labels=labels)
-        self._lift = None if model.space.ordered else model.lift
+        self._lift = model.lift
         if model.labels and factors == model.labels.factors:
             self.labelled = model
             self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
