@@ -169,7 +169,8 @@ def test_a_profile_that_would_never_begin_is_refused_before_training():
 
 
 def test_a_discriminator_that_would_never_judge_is_refused():
-    steps = {"adversarial.start_step": 25_000, "train.steps": 25_000}
+    begin = {"quantizer.init_step": 5_000, "adversarial.start_step": 25_000}
+    steps = {**begin, "train.steps": 25_000}
     config = get_config("celeba").with_fields({"adversarial.weight": 0.5, **steps})
     with pytest.raises(
         InputError, match=r"start_step = \d+ must be below train\.steps = \d+: raise that, or lower"

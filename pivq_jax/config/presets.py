@@ -17,7 +17,7 @@ ACCELERATOR = {
     "model.dtype": "bfloat16",
     "model.num_codes": 256,
     "quantizer.codebook_size": 16_384,
-    "quantizer.init_step": 5_000,
+    "quantizer.init_step": 65_000,
     "quantizer.init_batches": 16,
     "quantizer.noise": 0.4,
     "loss.perceptual": 1.0,
