@@ -46,7 +46,7 @@ from benchmarks.screen import check_settings, origin, read_rows, run_side_by_sid
 from pivq_jax.common.memory import TUNABLES
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
-from pivq_jax.training.build import dataset_from_config, lpips_weights_from_config
+from pivq_jax.training.build import dataset_from_config, load_networks
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Steps
 
@@ -104,7 +104,7 @@ def calibrate(config: Config) -> dict[str, float]:
     `setup` is compilation and the codebook's start; `continuous` and `quantized` are a step each.
     """
     dataset, mesh = dataset_from_config(config), make_mesh()
-    lpips, steps = lpips_weights_from_config(config, mesh), Steps(config, mesh)
+    lpips, steps = load_networks(config, mesh), Steps(config, mesh)
     state = steps.create()
     images, costs = training_images(config, dataset.train, mesh, config.seed), {"setup": 0.0}
     for phase in (Phase.CONTINUOUS, Phase.QUANTIZED):

@@ -28,7 +28,7 @@ from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.prepare import prepare_dataset
 from pivq_jax.data.records import set_directory
 from pivq_jax.data.sources import RecordSource
-from pivq_jax.training.build import lpips_weights_from_config
+from pivq_jax.training.build import load_networks
 from pivq_jax.training.objective import phase_at
 from pivq_jax.training.steps import Steps
 
@@ -81,7 +81,7 @@ def step_images_a_second(config: Config) -> float:
     """Images per second of the training step of the last phase; the median of 20 steps."""
     mesh = make_mesh(config.mesh.fsdp)
     functions = Steps(config, mesh)
-    state, lpips = functions.create(), lpips_weights_from_config(config, mesh)
+    state, lpips = functions.create(), load_networks(config, mesh)
     size, batch_size = config.data.image_size, config.train.batch_size
     pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])
     images = put_batch(pixels, mesh)

@@ -32,7 +32,7 @@ from launch.hlo import Program
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.training.build import dataset_from_config, lpips_weights_from_config
+from pivq_jax.training.build import dataset_from_config, load_networks
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.objective import phase_at
 from pivq_jax.training.steps import Steps
@@ -86,7 +86,7 @@ def main() -> None:
 
     config, mesh = Config.from_dict(read_config(options.workdir)), make_mesh()
     images = next(training_images(config, dataset_from_config(config).train, mesh, config.seed))
-    lpips = lpips_weights_from_config(config, mesh)
+    lpips = load_networks(config, mesh)
     phase = phase_at(config, config.train.steps - 1)
 
     compiled: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, all_fields
-from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES, PriorConfig
+from pivq_jax.config.sections import RECOMBINATION_PATCHES, PriorConfig
 
 MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
@@ -27,8 +27,8 @@ UNTRAINED: tuple[str, ...] = (
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 # Not used if the discriminator judges nothing.
 DISCRIMINATOR_ALONE: tuple[str, ...] = (
-    *("adversarial.start_step", "adversarial.max_adaptive_weight", "adversarial.learning_rate"),
-    *("adversarial.channels", "adversarial.layers", "adversarial.augmentations"),
+    *("adversarial.perceptual", "adversarial.start_step"),
+    *("adversarial.learning_rate", "adversarial.channels"),
 )
 
 
@@ -81,17 +81,22 @@ def check_config(config: Config, training: bool) -> None:
             f"adversarial.start_step = {adversarial.start_step} must not be before"
             f" quantizer.init_step = {quantizer.init_step}",
         )
-        # Each of the two convolutions of stride 1 shrinks the image by a pixel.
-        smallest = 3 * 2**adversarial.layers
+        smallest = 2 * SMALLEST_IMAGES["vgg"]  # as the discriminator sees half of a side
         need(
-            size >= smallest,
-            f"data.image_size = {size} is too small for adversarial.layers ="
-            f" {adversarial.layers}: {smallest} at least, or fewer layers",
+            size >= smallest and size % 2 == 0,
+            f"data.image_size = {size} must be even and at least {smallest} for the discriminator,"
+            " or set adversarial.weight = adversarial.recombined_weight = 0",
         )
         need(
-            adversarial.channels % NORM_GROUPS == 0,
-            f"adversarial.channels = {adversarial.channels} must be a multiple of {NORM_GROUPS}",
+            not quantizer.freezes or adversarial.start_step <= quantizer.freeze_step,
+            f"adversarial.start_step = {adversarial.start_step} must not be after"
+            f" quantizer.freeze_step = {quantizer.freeze_step}",
         )
+    need(
+        not quantizer.freezes or quantizer.freeze_step > quantizer.init_step,
+        f"quantizer.freeze_step = {quantizer.freeze_step} must be after quantizer.init_step ="
+        f" {quantizer.init_step}, or 0",
+    )
     latents = quantizer.init_batches * train.batch_size * config.model.num_codes
     need(
         latents >= quantizer.codebook_size,
@@ -116,6 +121,8 @@ def _check_begins(config: Config) -> None:
     begins = {"quantizer.init_step": 1 / 2, "optimizer.warmup_steps": 1 / 10}  # what would do
     if config.adversarial.is_used:
         begins["adversarial.start_step"] = 2 / 3
+    if config.quantizer.freezes:
+        begins["quantizer.freeze_step"] = 2 / 3
     late = [name for name in begins if attrgetter(name)(config) >= steps]
     need(
         not late,

@@ -62,7 +62,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "quantizer.revive_every": 20,
         "adversarial.start_step": 40,
         "adversarial.channels": 8,
-        "adversarial.layers": 2,
         "optimizer.warmup_steps": 10,
         "train.steps": 60,
         "train.batch_size": 16,

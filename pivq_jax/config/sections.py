@@ -12,12 +12,9 @@ METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
 PERCEPTUAL_NETWORKS = ("alex", "vgg")
-AUGMENTATIONS = ("colour", "translation", "cutout")
 OPTIMIZERS = ("muon", "adamw")
 FEATURE_NETWORKS = ("vgg", "inception_64", "inception_192", "inception_768", "inception_2048")
 
-# Channel groups in the norms of the discriminator.
-NORM_GROUPS = 8
 # Patches along a side of an image, for the loss on recombined sets: a patch is small enough that
 # some real image of the batch has one like it, and large enough to show what belongs together
 # (docs/results.md).
@@ -54,16 +51,6 @@ def one_of(names: tuple[str, ...]) -> Limit:
     """Returns the limit of a choice."""
     listed = ", ".join(names)
     return Limit(listed, f"is unknown: use one of {listed}", lambda value: value in names)
-
-
-def any_of(names: tuple[str, ...]) -> Limit:
-    """Returns the limit of several choices, separated by commas, or none."""
-    listed = ", ".join(names)
-    return Limit(
-        f"any of {listed}",
-        f"has an unknown name: use any of {listed}, separated by commas",
-        lambda value: {*filter(None, value.split(","))} <= {*names},
-    )
 
 
 NOT_NEGATIVE = Limit("≥ 0", "must be finite and not negative", lambda value: 0 <= value < math.inf)
@@ -166,6 +153,12 @@ class QuantizerConfig(Section):
         0.0, "standard deviation of noise before init_step; that of latents is 1", NOT_NEGATIVE
     )
     init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
+    freeze_step: int = setting(
+        0,
+        "step from which encoder and codebook stay as they are, and the decoder alone learns; 0:"
+        " all learn to the end",
+        NOT_NEGATIVE,
+    )
     revive_every: int = setting(
         100, "steps between re-initializations of dead entries", at_least(1)
     )
@@ -173,6 +166,11 @@ class QuantizerConfig(Section):
     revive_threshold: float = setting(
         0.05, "an entry is dead if it is used less than this fraction of the mean use", FRACTION
     )
+
+    @property
+    def freezes(self) -> bool:
+        """Whether encoder and codebook are fixed at some step."""
+        return self.freeze_step > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,20 +204,20 @@ class LossConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialConfig(Section):
-    """The discriminator and its losses."""
+    """The discriminator, which judges features of VGG16, and its losses: see training.md."""
 
     weight: float = setting(
-        0.0, "of reconstructions, times the adaptive weight; 0: they are not judged", NOT_NEGATIVE
+        0.0, "of its loss on reconstructions; 0: they are not judged", NOT_NEGATIVE
     )
-    recombined_weight: float = setting(0.0, "of images decoded from recombined sets", NOT_NEGATIVE)
+    recombined_weight: float = setting(
+        0.0, "of its loss on images decoded from recombined sets", NOT_NEGATIVE
+    )
+    perceptual: float = setting(
+        1.0, "of LPIPS by VGG16, on what the discriminator sees of reconstructions", NOT_NEGATIVE
+    )
     start_step: int = setting(4_000, "discriminator's first step; not before quantizer.init_step")
-    max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
-    learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
-    channels: int = setting(32, "of its first layer", between(1, 16_384))
-    layers: int = setting(
-        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", between(1, 12)
-    )
-    augmentations: str = setting("", "of the images it sees", any_of(AUGMENTATIONS))
+    learning_rate: float = setting(5e-4, "of the discriminator", POSITIVE)
+    channels: int = setting(64, "of its heads, one for each feature map", between(1, 16_384))
 
     @property
     def is_used(self) -> bool:

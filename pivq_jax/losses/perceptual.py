@@ -66,6 +66,11 @@ def lpips_features(
     Arguments and errors are those of `lpips`. Returns five arrays f32 [B, h, w, C] of unit length
     along C.
     """
+    return [unit(x) for x in features(params, images, network)]
+
+
+def features(params: Mapping[str, Any], images: jax.Array, network: str = "alex") -> list[jax.Array]:
+    """The feature maps f32 [B, h, w, C] of images as `lpips_features` takes them, of any length."""
     backbone, (_, height, width, _) = get_backbone(network)(), images.shape
     if min(height, width) < (minimum := backbone.minimum_size):
         raise InputError(
@@ -74,8 +79,13 @@ def lpips_features(
         )
     mean, deviation = (jnp.asarray(x, jnp.float32) for x in (_MEAN, _DEVIATION))
     normalized = (images.astype(jnp.float32) - mean) / deviation
-    features: Any = backbone.apply({"params": params["backbone"]}, normalized)
-    return [x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + _EPSILON) for x in features]
+    maps: Any = backbone.apply({"params": params["backbone"]}, normalized)
+    return list(maps)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Scales feature maps f32 [B, h, w, C] to unit length along C."""
+    return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + _EPSILON)
 
 
 def lpips_distance(

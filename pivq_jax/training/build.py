@@ -34,12 +34,18 @@ def dataset_from_config(config: Config) -> Dataset:
     return dataset
 
 
-def lpips_weights_from_config(config: Config, mesh: Mesh) -> Params | None:
-    """Loads the weights of the perceptual loss, if it is used, a full copy for each device."""
-    if not config.loss.perceptual:
-        return None
-    weights = load_lpips(config.loss.perceptual_network, config.loss.perceptual_weights)
-    return jax.device_put(weights, replicated(mesh))
+def networks_of(config: Config) -> dict[str, str]:
+    """The frozen networks that losses use, by name, with the file of their weights, or ''."""
+    networks = {"vgg": ""} if config.adversarial.is_used else {}
+    if config.loss.perceptual:
+        networks[config.loss.perceptual_network] = config.loss.perceptual_weights
+    return networks
+
+
+def load_networks(config: Config, mesh: Mesh) -> dict[str, Params]:
+    """Loads the networks of `networks_of`, a full copy for each device."""
+    networks = {name: load_lpips(name, path) for name, path in networks_of(config).items()}
+    return jax.device_put(networks, replicated(mesh))
 
 
 def model_from_config(config: Config, mesh: Mesh) -> PIVQ:

@@ -17,6 +17,7 @@ from pivq_jax.common.cost import LOSSES, PEAKS, Cost
 from pivq_jax.common.json_lines import LOG, METRICS, read_lines
 from pivq_jax.config.fields import Config
 from pivq_jax.losses.perceptual import weight_shapes
+from pivq_jax.training.build import networks_of
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Steps
 
@@ -46,11 +47,10 @@ def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Low
     state = jax.tree.map(lambda x, place: x.update(sharding=place), state, places)
     shape = (config.train.batch_size, config.data.image_size, config.data.image_size, 3)
     images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.over_batch(mesh))
-    lpips = None
-    if config.loss.perceptual:
-        shapes, whole = weight_shapes(config.loss.perceptual_network), parallel.replicated(mesh)
-        lpips = jax.tree.map(lambda x: x.update(sharding=whole), shapes)
-    return steps.train.lower(state, images, lpips, phase), state
+    shapes = {name: weight_shapes(name) for name in networks_of(config)}
+    whole = parallel.replicated(mesh)
+    networks = jax.tree.map(lambda x: x.update(sharding=whole), shapes)
+    return steps.train.lower(state, images, networks, phase), state
 
 
 def step_flops(

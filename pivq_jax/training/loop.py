@@ -29,11 +29,11 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches, shuffle_version, train_batches
 from pivq_jax.data.sources import first_images
-from pivq_jax.training.build import dataset_from_config, lpips_weights_from_config
+from pivq_jax.training.build import dataset_from_config, load_networks
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log
-from pivq_jax.training.objective import Phase, phase_at
+from pivq_jax.training.objective import Networks, Phase, phase_at
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_arrays
 
@@ -60,7 +60,7 @@ class Run:
     dataset: Dataset
     mesh: Mesh
     steps: Steps
-    lpips_weights: Params | None  # weights of the perceptual network, None if it is not used
+    networks: Networks  # frozen networks that losses use
     checkpoints: Checkpoints
     lock: DirectoryLock
     evaluator: Evaluator | None
@@ -93,7 +93,7 @@ def train(
                 " the data again"
             )
         mesh = parallel.make_mesh(config.mesh.fsdp)
-        lpips_weights = lpips_weights_from_config(config, mesh)
+        networks = load_networks(config, mesh)
         steps = Steps(config, mesh)
         # In a new workdir, first of all; in that of an existing run, only once it can be continued.
         if new := not (workdir / "config.json").exists():
@@ -105,7 +105,7 @@ def train(
                 dataset=dataset,
                 mesh=mesh,
                 steps=steps,
-                lpips_weights=lpips_weights,
+                networks=networks,
                 checkpoints=checkpoints,
                 lock=lock,
                 evaluator=evaluator,
@@ -219,9 +219,9 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
             with clock.on(what, state) if compiles else contextlib.nullcontext():
                 state = _initialize_or_revive_codebook(run, state, step, images)
                 if compiles and log:
-                    lowered = run.steps.train.lower(state, images, run.lpips_weights, phase)
+                    lowered = run.steps.train.lower(state, images, run.networks, phase)
                     clock.flops = step_flops(config, phase, run.mesh.size, lowered)
-                state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+                state, metrics = run.steps.train(state, images, run.networks, phase)
                 if compiles:
                     jax.block_until_ready(metrics)
                 else:
@@ -315,7 +315,8 @@ def _initialize_or_revive_codebook(
             f" over {count:,} latents in {time.perf_counter() - started:.1f} s"
         )
     elif (
-        settings.init_step < step <= settings.revive_until * run.config.train.steps
+        phase_at(run.config, step) in (Phase.QUANTIZED, Phase.ADVERSARIAL)
+        and settings.init_step < step <= settings.revive_until * run.config.train.steps
         and (step - settings.init_step) % settings.revive_every == 0
     ):
         state, revived = run.steps.revive(state, images)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -17,8 +17,9 @@ from pivq_jax.common.psnr import psnr
 from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES
-from pivq_jax.losses import adversarial
-from pivq_jax.losses.perceptual import lpips
+from pivq_jax.losses import adversarial, perceptual
+from pivq_jax.losses.adversarial import views
+from pivq_jax.losses.backbones import get_backbone
 from pivq_jax.losses.terms import pixel_loss, variance_loss
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
@@ -27,7 +28,15 @@ from pivq_jax.training.build import model_from_config
 from pivq_jax.training.recombination import nearest_patch_loss
 
 Metrics = dict[str, jax.Array]
+Networks = dict[str, Params]  # weights of the frozen networks of perceptual losses, by name
+Features = dict[str, list[jax.Array]]  # feature maps of real and fake images, float32
 Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in `Objective.judged`
+
+
+# The networks that make codes, fixed once the decoder alone learns.
+CODING = ("encoder", "quantizer")
+# The discriminator sees the first four of the five maps of VGG16: the last one has few places.
+JUDGED_MAPS = 4
 
 
 class Phase(enum.IntEnum):
@@ -36,12 +45,15 @@ class Phase(enum.IntEnum):
     CONTINUOUS = 0  # without quantization, before the codebook is initialized
     QUANTIZED = 1
     ADVERSARIAL = 2  # quantized, with the discriminator
+    DECODER = 3  # quantized; the decoder alone learns, with the discriminator if there is one
 
 
 def phase_at(config: Config, step: int) -> Phase:
     """Returns the phase of the training step that follows `step` completed steps."""
     if step < config.quantizer.init_step:
         return Phase.CONTINUOUS
+    if config.quantizer.freezes and step >= config.quantizer.freeze_step:
+        return Phase.DECODER
     if config.adversarial.is_used and step >= config.adversarial.start_step:
         return Phase.ADVERSARIAL
     return Phase.QUANTIZED
@@ -92,7 +104,7 @@ class Objective:
     config: Config
     mesh: Mesh
     # Function of its weights, images, targets and the network that returns distances float32 [B].
-    perceptual: Callable[..., jax.Array] = lpips
+    lpips: Callable[..., jax.Array] = perceptual.lpips
 
     @cached_property
     def model(self) -> PIVQ:
@@ -102,8 +114,7 @@ class Objective:
     @cached_property
     def discriminator(self) -> Discriminator:
         """The discriminator, used if `judged` is not empty."""
-        settings, dtype = self.config.adversarial, jnp.dtype(self.config.model.dtype)
-        return Discriminator(settings.channels, settings.layers, dtype)
+        return Discriminator(self.config.adversarial.channels)
 
     @cached_property
     def judged(self) -> dict[str, float]:
@@ -112,11 +123,20 @@ class Objective:
         weights = {"reconstructed": settings.weight, "recombined": settings.recombined_weight}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
+    def initial_discriminator(self, key: jax.Array) -> Params:
+        """The discriminator's random parameters."""
+        backbone, side = get_backbone("vgg")(), self.config.data.image_size // 2
+        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        maps, _ = jax.eval_shape(backbone.init_with_output, key, image)
+        zeros = [jnp.zeros(x.shape) for x in maps[:JUDGED_MAPS]]
+        params: Params = self.discriminator.init(key, zeros)["params"]
+        return params
+
     def gradients(
         self,
         params: Params,
         discriminator: Params | None,
-        lpips_weights: Params | None,
+        networks: Networks,
         images: jax.Array,
         key: jax.Array,
         phase: Phase,
@@ -124,9 +144,7 @@ class Objective:
     ) -> Gradients:
         """Computes the gradients of both networks for images float32 [B, H, W, 3] in [-1, 1].
 
-        The forward pass runs once. Cotangents of its outputs are pulled back through it, once for
-        the update and, for the adaptive weight, twice to the decoder's last layer; the compiler
-        removes the rest of these two.
+        The forward pass runs once, and the cotangents of its outputs are pulled back through it.
         """
         key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
@@ -134,7 +152,7 @@ class Objective:
             lambda params: self._forward(params, images, key_mix, phase), params, has_aux=True
         )
         (loss, metrics), to_targets = value_and_grad(self._target_losses, has_aux=True)(
-            outputs, images, lpips_weights, key_moved
+            outputs, images, networks, key_moved
         )
         (other, figures), cotangents = value_and_grad(self._other_losses, has_aux=True)(
             outputs, images, recombination_scale, key_shift
@@ -143,31 +161,16 @@ class Objective:
         loss, metrics = loss + other, metrics | figures
         of_discriminator, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
 
-        if phase == Phase.ADVERSARIAL:
-            realism, to_fakes = value_and_grad(self._generator_loss)(
-                outputs, discriminator, key_discriminator
+        if phase >= Phase.ADVERSARIAL and self.judged:
+            (realism, (features, figures)), to_fakes = value_and_grad(self._realism, has_aux=True)(
+                outputs, images, discriminator, networks, key_discriminator
             )
-
-            def at_last_layer(cotangents: Outputs) -> jax.Array:
-                return pull_back(cotangents)[0]["decoder"]["output"]["pixels"]["kernel"]
-
-            adaptive = adversarial.adaptive_weight(
-                at_last_layer(to_targets),
-                at_last_layer(to_fakes),
-                self.config.adversarial.max_adaptive_weight,
-            )
-            scale = adaptive * sum(self.judged.values())
-            cotangents = jax.tree.map(lambda x, y: x + scale * y, cotangents, to_fakes)
-            loss += scale * realism
+            cotangents = jax.tree.map(jnp.add, cotangents, to_fakes)
+            loss, metrics = loss + realism, metrics | figures
             (discriminator_loss, figures), of_discriminator = value_and_grad(
                 self._discriminator_loss, has_aux=True
-            )(discriminator, outputs.images, images, key_discriminator)
-            metrics |= {
-                "adversarial": realism,
-                "adaptive_weight": adaptive,
-                "discriminator": discriminator_loss,
-                **figures,
-            }
+            )(discriminator, features)
+            metrics |= {"discriminator": discriminator_loss, **figures}
 
         if quantized is not None:
             # A matching that did not converge must stop the run instead of training on a wrong
@@ -191,9 +194,11 @@ class Objective:
             noise = self.config.quantizer.noise
             decoded, latents = self.apply(params, images, noise, key, method="autoencode")
             return Outputs({"reconstructed": decoded}, latents), None
+        if phase == Phase.DECODER:
+            params = params | {name: jax.lax.stop_gradient(params[name]) for name in CODING}
         reconstructed, quantized = self.apply(params, images)
         decoded = {"reconstructed": reconstructed}
-        judged = phase == Phase.ADVERSARIAL and "recombined" in self.judged
+        judged = phase >= Phase.ADVERSARIAL and "recombined" in self.judged
         if judged or self.config.loss.recombination > 0:
             decoded["recombined"] = self._recombine(params, quantized.indices, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
@@ -217,10 +222,10 @@ class Objective:
         self,
         outputs: Outputs,
         images: jax.Array,
-        lpips_weights: Params | None,
+        networks: Networks,
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
-        """Losses of images that have targets, which alone set the adaptive weight, and metrics."""
+        """Losses of images that have targets, and metrics."""
         reconstructed, weights = outputs.images["reconstructed"], self.config.loss
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
@@ -233,7 +238,8 @@ class Objective:
         if weights.perceptual_shift:  # pixels at one border go on at the opposite one
             shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
             x, y = (jnp.roll(image, shift, (1, 2)) for image in (x, y))
-        each = self.perceptual(lpips_weights, x, y, weights.perceptual_network)
+        network = weights.perceptual_network
+        each = self.lpips(networks[network], x, y, network)
         metrics["lpips"] = jnp.mean(each)
         return total + weights.perceptual * metrics["lpips"], metrics
 
@@ -263,30 +269,52 @@ class Objective:
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics
 
-    def _generator_loss(self, outputs: Outputs, params: Params, key: jax.Array) -> jax.Array:
-        """The generator's hinge loss, averaged over the kinds of fake images by their weights."""
-        total = jnp.float32(0)
-        for i, (name, weight) in enumerate(self.judged.items()):
-            logits = self._logits(params, outputs.images[name], jax.random.fold_in(key, i))
+    def _realism(
+        self,
+        outputs: Outputs,
+        images: jax.Array,
+        params: Params,
+        networks: Networks,
+        key: jax.Array,
+    ) -> tuple[jax.Array, tuple[Features, Metrics]]:
+        """What the discriminator says of fake images, and LPIPS of the same features of VGG16.
+
+        Every second image is seen, to save time. Also returns the features, without gradients, for
+        the discriminator's own loss.
+        """
+        settings, vgg = self.config.adversarial, networks["vgg"]
+        fakes = {"reconstructed": outputs.images["reconstructed"][::2]}
+        if "recombined" in self.judged:
+            fakes["recombined"] = outputs.images["recombined"]
+        key, key_recombined = jax.random.split(key)
+        keys = {"reconstructed": key, "recombined": key_recombined}
+        features = {
+            name: perceptual.features(vgg, views(fake, keys[name]), "vgg")[:JUDGED_MAPS]
+            for name, fake in fakes.items()
+        }
+        features["real"] = perceptual.features(vgg, views(images[::2], key), "vgg")[:JUDGED_MAPS]
+        total, metrics = jnp.float32(0), {}
+        if settings.perceptual:
+            distances = perceptual.lpips_distance(vgg, *(
+                [perceptual.unit(x) for x in features[name]] for name in ("reconstructed", "real")
+            ))
+            metrics["lpips_vgg"] = jnp.mean(distances)
+            total += settings.perceptual * metrics["lpips_vgg"]
+        for name, weight in self.judged.items():
+            logits = self._logits(params, features[name])
             total += weight * adversarial.generator_hinge(logits)
-        return total / sum(self.judged.values())
+        return total, (jax.lax.stop_gradient(features), metrics)
 
-    def _discriminator_loss(
-        self, params: Params, fakes: Decoded, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    def _discriminator_loss(self, params: Params, features: Features) -> tuple[jax.Array, Metrics]:
         """The discriminator's hinge loss, and mean logits."""
-        real = self._logits(params, images, jax.random.fold_in(key, len(self.judged)))
+        real = self._logits(params, features["real"])
         total, metrics = jnp.float32(0), {"logits_real": jnp.mean(real)}
-        for i, (name, weight) in enumerate(self.judged.items()):
-            # The same key as in `_generator_loss` gives the same augmented images, so the compiler
-            # computes their logits once for both losses.
-            fake = self._logits(params, fakes[name], jax.random.fold_in(key, i))
-            total += weight * adversarial.discriminator_hinge(real, fake)
+        for name in self.judged:
+            fake = self._logits(params, features[name])
+            total += adversarial.discriminator_hinge(real, fake)
             metrics[f"logits_{name}"] = jnp.mean(fake)
-        return total / sum(self.judged.values()), metrics
+        return total / len(self.judged), metrics
 
-    def _logits(self, params: Params, images: jax.Array, key: jax.Array) -> jax.Array:
-        policy = tuple(filter(None, self.config.adversarial.augmentations.split(",")))
-        seen = adversarial.augment(images, key, policy)
-        logits: Any = self.discriminator.apply({"params": params}, seen)
+    def _logits(self, params: Params, features: Sequence[jax.Array]) -> jax.Array:
+        logits: Any = self.discriminator.apply({"params": params}, features)
         return logits

@@ -19,7 +19,15 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.quantizer import assign, revive_dead
-from pivq_jax.training.objective import Gradients, Metrics, Objective, Phase, recombination_factor
+from pivq_jax.training.objective import (
+    CODING,
+    Gradients,
+    Metrics,
+    Networks,
+    Objective,
+    Phase,
+    recombination_factor,
+)
 from pivq_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 Arrays = dict[tuple[str, ...], np.ndarray]  # parameters, float32, by path
@@ -85,7 +93,7 @@ class Steps:
         discriminator = discriminator_opt_state = None
         if self._objective.judged:
             key = self._key(Draw.DISCRIMINATOR, step)
-            discriminator = self._objective.discriminator.init(key, images)["params"]
+            discriminator = self._objective.initial_discriminator(key)
             discriminator_opt_state = self._discriminator_optimizer.init(discriminator)
         return TrainState(
             step=step,
@@ -98,12 +106,17 @@ class Steps:
         )
 
     def _train(
-        self, state: TrainState, images: jax.Array, lpips_weights: Params | None, phase: Phase
+        self, state: TrainState, images: jax.Array, networks: Networks, phase: Phase
     ) -> tuple[TrainState, Metrics]:
         """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each."""
-        gradients = self._gradients(state, images, lpips_weights, phase)
+        fixed = {}
+        if phase == Phase.DECODER:  # the decoder learns the codes that the averaged weights make
+            fixed = {name: state.ema_params[name] for name in CODING}
+            state = state.replace(params=state.params | fixed)
+        gradients = self._gradients(state, images, networks, phase)
         updates, opt_state = self._optimizer.update(gradients.params, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # Muon and weight decay move parameters without a gradient, too.
+        params = optax.apply_updates(state.params, updates) | fixed
         # The first averages follow quickly: early evaluations do not see the initial weights.
         decay = jnp.minimum(self._config.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         metrics = {
@@ -111,7 +124,7 @@ class Steps:
             "gradient_norm": optax.global_norm(gradients.params),
             "learning_rate": self._schedule(state.step),
         }
-        if phase == Phase.ADVERSARIAL:
+        if gradients.discriminator is not None:
             updates, discriminator_opt_state = self._discriminator_optimizer.update(
                 gradients.discriminator, state.discriminator_opt_state
             )
@@ -123,13 +136,13 @@ class Steps:
         return state.replace(
             step=state.step + 1,
             params=params,
-            ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay),
+            ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay) | fixed,
             opt_state=opt_state,
             uses=state.uses + gradients.uses,
         ), metrics
 
     def _gradients(
-        self, state: TrainState, images: jax.Array, lpips_weights: Params | None, phase: Phase
+        self, state: TrainState, images: jax.Array, networks: Networks, phase: Phase
     ) -> Gradients:
         """Those of a batch at once, or sequentially as the mean over its parts."""
         key, count = self._key(Draw.LOSS, state.step), self._config.train.accumulation
@@ -138,7 +151,7 @@ class Steps:
         def of_part(images: jax.Array, key: jax.Array) -> Gradients:
             images = images_to_float(images)
             return self._objective.gradients(
-                state.params, state.discriminator, lpips_weights, images, key, phase, scale
+                state.params, state.discriminator, networks, images, key, phase, scale
             )
 
         if count == 1:
