@@ -36,4 +36,5 @@ def get_config(variants: str = "") -> ConfigDict:
     config.loss.perceptual_shift = 3
     config.train.steps = 3_400
     larger = {"data.image_size": 128, "model.patch_size": 16}
-    return with_variants(config, variants, {"128px": larger})
+    smoke = {"quantizer.codebook_size": 512}
+    return with_variants(config, variants, {"128px": larger, "smoke": smoke})
