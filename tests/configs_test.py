@@ -19,7 +19,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.loop import train
 
-NAMES = ("toon_faces", "image_folder", "faces", "celeba", "celeba_hq", "ffhq")
+NAMES = ("toon_faces", "image_folder", "faces", "portraits", "celeba", "celeba_hq", "ffhq")
 VARIANTS = ("", "smoke", "nearest", "positional", "smoke,nearest", "smoke,positional")
 CASES = [*itertools.product(NAMES, VARIANTS)]
 
@@ -68,6 +68,8 @@ def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_an
         ("toon_faces", "smoke,positional"),
         ("toon_faces", "large"),
         ("faces", "128px"),
+        ("portraits", "128px"),
+        ("portraits", "smoke,128px"),
     ],
 )
 def test_its_model_has_the_size_of_its_config(name, variants):

@@ -17,6 +17,10 @@ unreadable ones are skipped, counted, and listed in skipped.tsv.
 
 The command may be interrupted at any time; if it is run again, it continues and writes the same
 bytes. If photographs were added or changed in between, it aligns these and keeps the others.
+
+--skip=FILE names a text file with a word or several on each line; what follows a # is a comment.
+Photographs whose names have one of these as whole words, in upper or lower case, are left out:
+"mad max" is in Old-Mad-Max-1200.jpg, but not in mad_maxim.png. They are listed, too.
 """
 
 import argparse
@@ -33,6 +37,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.data import alignment, framing, images
 from pivq_jax.data.builder import usable_cores
+from pivq_jax.data.skip_list import read_skip_list
 
 _CONFIGS = {64: "configs/faces.py", 128: "configs/faces.py:128px"}  # by image size
 
@@ -51,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--size", required=True, type=int, help="height and width of an aligned image in pixels")
     presets = tuple(framing.PRESETS)
     add("--preset", choices=presets, default="face", help="see above; default: face")
+    add("--skip", type=Path, help="text file of words, see above; default: leave none out")
     cores = usable_cores()
     add("--workers", type=int, default=cores, help="number of processes; default: all cores")
     return resumable_exit_code(functools.partial(_run, parser.parse_args(arguments)))
@@ -65,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         output,
         options.size,
         preset=options.preset,
+        skip=read_skip_list(expanded(options.skip)) if options.skip else None,
         workers=options.workers,
     )
     total, name = aligned + len(skipped), images.readable_name(output)

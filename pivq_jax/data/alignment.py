@@ -15,9 +15,10 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.data import framing, images, landmarks, tree, worker
+from pivq_jax.data.skip_list import SkipList
 
 # Why photographs are skipped, in the order in which they are counted.
-REASONS = ("no face", "too small", "cut off", "unreadable")
+REASONS = ("skip list", "no face", "too small", "cut off", "unreadable")
 
 SETTINGS = "align.json"
 SKIPPED = "skipped.tsv"
@@ -45,11 +46,18 @@ class Skipped(NamedTuple):
 
 
 def align_folder(
-    source: Path, output: Path, size: int, *, preset: str = "face", workers: int = 0
+    source: Path,
+    output: Path,
+    size: int,
+    *,
+    preset: str = "face",
+    skip: SkipList | None = None,
+    workers: int = 0,
 ) -> tuple[int, list[Skipped]]:
     """Aligns all photographs of a directory tree; returns how many, and what was skipped, by file.
 
-    `output` is made, or completed if an earlier call with the same arguments made it.
+    Those whose names hold an expression of `skip` are left out. `output` is made, or completed if
+    an earlier call with the same arguments made it.
     """
     import PIL
 
@@ -58,12 +66,17 @@ def align_folder(
     root = tree.existing_directory(source)
     files.check_directory(output, "--output")
     files.check_apart(root, output, "--source")
-    photographs = tree.list_images(root)
+    listed = tree.list_images(root)
+    left_out = _listed_in(skip, listed) if skip else []
+    photographs = sorted({*listed} - {photograph.file for photograph in left_out})
+    if not photographs:
+        raise InputError(f"--skip leaves none of the {len(listed):,} images in {root}")
     _check_names(photographs)
     settings = {
         "source": images.readable_name(root.resolve()),
         "size": size,
         "preset": preset,
+        "skip list": skip.digest if skip else None,
         "versions": {**landmarks.versions(), "pillow": PIL.__version__},
     }
     new, claimed = not output.exists(), (output / SETTINGS).exists()
@@ -75,14 +88,15 @@ def align_folder(
             most = min(workers, len(todo) // _PHOTOGRAPHS_PER_WORKER)
             with contextlib.closing(worker.run(function, todo, most)) as results:
                 bar = progress_bar(results, desc="align", total=len(todo), unit=" photographs")
-                skipped = sorted(result for result in bar if result.reason)
-            aligned = len(photographs) - len(skipped)
+                skipped = sorted([*left_out, *(result for result in bar if result.reason)])
+            aligned = len(listed) - len(skipped)
             if not aligned:
                 if not claimed:
                     (output / SETTINGS).unlink()
+                first = next(each for each in skipped if each.reason != "skip list")
                 raise InputError(
-                    f"none of the {len(photographs):,} images in {root} could be aligned"
-                    f" ({counts(skipped)}; {skipped[0].file}: {skipped[0].detail}): give"
+                    f"none of the {len(listed):,} images in {root} could be aligned"
+                    f" ({counts(skipped)}; {first.file}: {first.detail}): give"
                     " photographs of faces, upright and seen from the front"
                 )
         except InputError:
@@ -96,6 +110,11 @@ def align_folder(
         lines = ["\t".join(map(images.readable_name, row)) + "\n" for row in rows]
         files.write_atomically(output / SKIPPED, "".join(lines).encode())
     return aligned, skipped
+
+
+def _listed_in(skip: SkipList, photographs: Sequence[str]) -> list[Skipped]:
+    found = [(file, skip.find(file)) for file in photographs]
+    return [Skipped(file, "skip list", f"its name has: {text}") for file, text in found if text]
 
 
 def _target(output: str | Path, file: str) -> Path:

@@ -18,6 +18,7 @@ from pivq_jax.data.images import is_image, kinds, readable_name, unread_kinds
 from pivq_jax.data.records import RESERVED
 
 NAME = "image_folder"
+ATTRIBUTES = "attributes.csv"  # labels of the images, see `read_csv`, if a folder holds it
 
 # An attribute with more values is assumed to be a mistake, such as a column of numbers.
 _MAX_VALUES = 256
@@ -32,7 +33,7 @@ def prepare_folder(path: str, image_size: int, cache: Path, group: str) -> Path:
     """Prepares the images of a folder on first use; returns the directory of the prepared ones.
 
     Its name depends on the absolute path, the image size, the group, and the name, size and time of
-    every image: if any of these change, the images are prepared again.
+    every image and of `ATTRIBUTES`: if any of these change, the images are prepared again.
     """
     if image_size < 8:
         raise InputError(f"image_size is {image_size}: it must be at least 8")
@@ -41,6 +42,8 @@ def prepare_folder(path: str, image_size: int, cache: Path, group: str) -> Path:
     files = tree.list_files(root)
     root_id = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     contents = f"{root_id}\n{image_size}\n{tree.fingerprint(files)}" + (group and f"\n{group}")
+    if stamp := files.get(ATTRIBUTES):
+        contents += f"\n{ATTRIBUTES} {stamp}"
     version = hashlib.sha256(os.fsencode(contents)).hexdigest()[:16]
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     label += f"_{image_size}px"
@@ -87,8 +90,8 @@ def list_folder(
 ) -> layouts.Listing:
     """Lists a directory tree of images, split by a hash of their relative paths or groups.
 
-    See `read_csv` for `attributes`, and `splits.groups_by` for `group`. `files` are those of
-    `tree.list_files`, if it was called before.
+    See `read_csv` for `attributes`, by default `ATTRIBUTES` in the directory if it is there, and
+    `splits.groups_by` for `group`. `files` are those of `tree.list_files`, if it was called before.
     """
     files = tree.list_files(tree.existing_directory(source)) if files is None else files
     stamps = {file: stamp for file, stamp in files.items() if is_image(file)}
@@ -109,6 +112,8 @@ def list_folder(
         )
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
+    if attributes is None and ATTRIBUTES in files:
+        attributes = source / ATTRIBUTES
     if attributes is not None:
         factors, rows = read_csv(attributes, stamps)
         layouts.need_all(stamps, rows, source, attributes)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pivq_jax.common.labels import UNKNOWN
 from pivq_jax.evaluation import probes
 from pivq_jax.inference import Encoded
 from pivq_jax.sampling import CodeSpace
@@ -48,7 +49,7 @@ def attribute_metrics(
     }
     for row, name in enumerate(by_codes.names):
         metrics["attributes"][name] = {
-            "classes": len(factors[name]),
+            "classes": len({*factors[name]} - {UNKNOWN}),
             "majority": float(by_codes.majority[row]),
             **{kind: float(result.accuracy[row]) for kind, result in results.items()},
             **{f"{kind}_error": float(result.error[row]) for kind, result in results.items()},

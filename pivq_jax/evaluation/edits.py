@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.labels import is_known
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import Pixels, grid, magnification, reconstruction_grid
@@ -97,7 +98,8 @@ def all_values(model: TrainedModel, codes: np.ndarray) -> Pixels:
     for row, (name, values) in enumerate(rows):
         top = row * (size + head + pad)
         draw.text((pad, top + head), name, "black", font)
-        shown = np.unique(model.labels.values[:, row])
+        of_images = model.labels.values[:, row]
+        shown = np.unique(of_images[is_known(of_images, values)])
         edited = [model.edit(codes[None], **{name: values[column]}) for column in shown]
         images = decode_batched(model, np.concatenate(edited), len(edited))
         for column, image in zip(shown, images, strict=True):

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.labels import is_known
 from pivq_jax.evaluation import logistic
 from pivq_jax.sampling import CodeSpace
 
@@ -29,7 +30,10 @@ _AT_ONCE = 2**27  # features converted to floats at once
 
 
 class Labelled(NamedTuple):
-    """Features [M, F] of a split, and labels int [M, A], the class of each attribute."""
+    """Features [M, F] of a split, and labels int [M, A], the class of each attribute.
+
+    A negative label is not known: of this attribute, the image is left out.
+    """
 
     features: np.ndarray
     labels: np.ndarray
@@ -104,12 +108,13 @@ def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
 def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean recall over the classes that occur in `labels`, and its standard error, f64 [A] each.
 
-    Labels and predictions are int [M, A], those of A attributes.
+    Labels and predictions are int [M, A], those of A attributes; negative labels do not count.
     """
     found = []
     for column, predicted in zip(labels.T, predictions.T, strict=True):
-        _, classes, sizes = np.unique(column, return_inverse=True, return_counts=True)
-        recall = np.bincount(classes, column == predicted) / sizes
+        known = column >= 0
+        _, classes, sizes = np.unique(column[known], return_inverse=True, return_counts=True)
+        recall = np.bincount(classes, column[known] == predicted[known]) / sizes
         error = np.sqrt(np.sum(recall * (1 - recall) / sizes)) / len(sizes)
         found.append((np.mean(recall), error))
     accuracy, errors = np.array(found).T
@@ -122,12 +127,20 @@ def probe_attributes(
     """Fits probes on `train`, chooses penalties on `validation` and measures accuracy on `test`.
 
     A class that training lacks is never predicted; one that the test split lacks does not count.
+    Images whose value is `UNKNOWN` are left out of the probe of that attribute.
     """
-    splits = {"training": train, "validation": validation, "test": test}
+    splits = {
+        "training": _without_unknown(train, factors),
+        "validation": _without_unknown(validation, factors),
+        "test": _without_unknown(test, factors),
+    }
     left_out: dict[str, str] = {}
     for a, (name, values) in enumerate(factors.items()):
         for split, data in splits.items():
-            if len(shown := np.unique(data.labels[:, a])) < 2:
+            shown = np.unique(data.labels[data.labels[:, a] >= 0, a])
+            if not len(shown):
+                left_out.setdefault(name, f"no {split} image has a known value of {name}")
+            elif len(shown) == 1:
                 left_out.setdefault(name, f"every {split} image has {name} = {values[shown[0]]}")
     names = tuple(name for name in factors if name not in left_out)
     if not names:
@@ -155,7 +168,7 @@ def probe_attributes(
         converged=np.stack([fit.converged for fit in fits])[chosen, rows],
     )
     accuracy, error = balanced_accuracy(test.labels, predict(best, test.features))
-    commonest = np.array([np.bincount(labels).argmax() for labels in train.labels.T])
+    commonest = np.array([np.bincount(labels[labels >= 0]).argmax() for labels in train.labels.T])
     # Times its standard deviation, the importance does not depend on the scale of a feature.
     importance = np.zeros((len(varies), len(names)))
     parts = _parts(train.features, axis=1)
@@ -172,6 +185,12 @@ def probe_attributes(
     )
 
 
+def _without_unknown(data: Labelled, factors: Mapping[str, Sequence[str]]) -> Labelled:
+    columns = zip(data.labels.T, factors.values(), strict=True)
+    labels = [np.where(is_known(column, values), column, -1) for column, values in columns]
+    return Labelled(data.features, np.stack(labels, axis=1))
+
+
 def fit_probes(
     data: Labelled, num_classes: Sequence[int], penalty: float, start: Probes | None = None
 ) -> Probes:
@@ -180,10 +199,13 @@ def fit_probes(
     The loss is the mean over classes of the mean cross-entropy of their images, so that rare ones
     count as much, plus the penalty of the weights (`logistic.fit`), not of the bias.
     """
-    labels, classes = data.labels, max(num_classes)
-    counts = np.stack([np.bincount(column, minlength=classes) for column in labels.T])  # [A, C]
+    classes, known = max(num_classes), data.labels >= 0
+    labels = np.where(known, data.labels, 0)
+    columns = zip(labels.T, known.T, strict=True)
+    counts = np.stack([np.bincount(c, weights=k, minlength=classes) for c, k in columns])  # [A, C]
     seen = counts > 0
     shares = 1 / (np.maximum(counts, 1) * seen.sum(1, keepdims=True))
+    shares = known * np.take_along_axis(shares.T, labels, axis=0)
     # Centred features make the problem far better conditioned; the bias is corrected at the end.
     mean = data.features.mean(0, dtype=np.float64).astype(np.float32)
     if start is None:
@@ -196,7 +218,7 @@ def fit_probes(
         _centred(data.features, mean),
         jnp.asarray(labels, jnp.int32),
         jnp.asarray(seen),
-        jnp.asarray(np.take_along_axis(shares.T, labels, axis=0), jnp.float32),
+        jnp.asarray(shares, jnp.float32),
         logistic.Params(jnp.asarray(weights), jnp.asarray(bias)),
         penalty,
     )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.common.labels import is_known
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.sampling.space import CodeSpace
@@ -81,14 +82,16 @@ class FactorTable(NamedTuple):
 def factor_table(space: CodeSpace, codes: np.ndarray, labels: Labels) -> FactorTable:
     """Counts the values of factors in M >= 1 images, of sets or multisets [M, N].
 
-    Each code gets one more image, of average values, so that no probability is zero.
+    Each code gets one more image, of average values, so that no probability is zero. Images whose
+    value is `UNKNOWN` do not count for that factor.
     """
     classes = [len(names) for names in labels.factors.values()]
     holds = np.minimum(space.multi_hot(codes), 1)
     given = np.zeros((space.codebook_size, len(classes), max(classes)), np.float32)
     overall = np.full((len(classes), max(classes)), -np.inf, np.float32)
-    for factor, count in enumerate(classes):
-        has = np.eye(count, dtype=np.float32)[labels.values[:, factor]]
+    for factor, (count, names) in enumerate(zip(classes, labels.factors.values(), strict=True)):
+        column = labels.values[:, factor]
+        has = np.eye(count, dtype=np.float32)[column] * is_known(column, names)[:, None]
         share = np.maximum(has.sum(0), 0.5)  # a value that never occurs is rare, not impossible
         share /= share.sum()
         together = holds.T @ has + share

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from pivq_jax.common.labels import is_known
 from pivq_jax.sampling.space import CodeSpace
 
 
@@ -38,7 +39,7 @@ def informative_codes(
     labels, the codes of highest entropy come first. docs/probes.md has the details.
 
     Codes are int [M, N], labels int [M, A]; `factors` are the names of the classes of each
-    attribute, empty without labels.
+    attribute, empty without labels. Images whose value is `UNKNOWN` do not count for that factor.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
     size, (images, held) = space.codebook_size, space.occurrences(codes)
@@ -51,14 +52,17 @@ def informative_codes(
         return [Meaning(int(candidates[i]), float(p[i]), float(entropy[i])) for i in best]
 
     counts = []  # [K, C] for each factor: images of each class that hold each code
+    known = []  # for each factor: the labels of images of which it is known
     for column, values in zip(labels.T, factors.values(), strict=True):
-        pairs = np.int64(len(values)) * held + column[images]
+        labelled = is_known(column, values)
+        pairs = (np.int64(len(values)) * held + column[images])[labelled[images]]
         found = np.bincount(pairs, minlength=size * len(values))
         counts.append(found.reshape(size, len(values)))
-    bits = np.stack([_mutual_information(*each) for each in zip(counts, labels.T)], axis=1)
+        known.append(column[labelled])
+    bits = np.stack([_mutual_information(*each) for each in zip(counts, known)], axis=1)
     # 2 M ln 2 times the information is chi-squared if code and factor are independent (G-test).
-    freedom = np.array([max(1, len(np.unique(column)) - 1) for column in labels.T])
-    chance = jax.scipy.stats.chi2.sf(2 * len(codes) * np.log(2) * bits, freedom)
+    freedom = np.array([max(1, len(np.unique(column)) - 1) for column in known])
+    chance = jax.scipy.stats.chi2.sf(2 * np.array([*map(len, known)]) * np.log(2) * bits, freedom)
     # A factor of many values tells more by chance than others: only what is beyond it counts.
     told = np.where(np.asarray(chance) * bits.size < 0.01, bits, 0.0)
     candidates = candidates[told[candidates].max(1) > 0]
@@ -71,7 +75,7 @@ def informative_codes(
     meanings = []
     for _, _, code, a in sorted(places)[:count]:
         factor, values = list(factors.items())[a]
-        of_all = np.bincount(labels[:, a], minlength=len(values)) / len(labels)
+        of_all = np.bincount(known[a], minlength=len(values)) / len(known[a])
         value_shares = counts[a][code] / counts[a][code].sum()
         value = int(np.argmax(value_shares - of_all))
         meanings.append(
@@ -93,8 +97,9 @@ def _mutual_information(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     `counts` [K, C] are the images of each of the factor's classes that hold the code.
     """
-    having = counts / len(labels)
-    classes = np.bincount(labels, minlength=counts.shape[1]) / len(labels)
+    total = max(1, len(labels))
+    having = counts / total
+    classes = np.bincount(labels, minlength=counts.shape[1]) / total
     joint = np.stack([having, classes - having])
     expected = joint.sum(-1, keepdims=True) * classes
     ratio = np.where(joint > 0, joint, 1.0) / np.where(joint > 0, expected, 1.0)

@@ -17,6 +17,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.config.check import check_config
 from pivq_jax.config.loader import load_config
 from pivq_jax.data import align, alignment, framing, landmarks
+from pivq_jax.data.skip_list import SkipList
 from pivq_jax.data.tree import list_images
 from tests.data.conftest import contents
 from tests.data.framing_test import centre, drawn
@@ -95,6 +96,41 @@ def test_what_cannot_be_aligned_is_listed_and_skipped(source, tmp_path):
     assert lines[3].endswith(" pixels apart, less than 5.8")
     assert len(list_images(tmp_path / "out")) == 7
     assert alignment.counts(skipped) == "1 no face, 1 too small, 1 cut off, 1 unreadable"
+
+
+def test_photographs_whose_names_are_in_a_skip_list_are_left_out(source, tmp_path):
+    photograph(source / "part 0" / "old-Mad-Max-12.png")
+    photograph(source / "mad max" / "b.png")  # a folder is no name
+    (source / "max_mad.png").write_bytes(b"no image")
+    aligned, skipped = run(source, tmp_path / "out", skip=SkipList(["mad max"]))
+    assert aligned == 7 and len(list_images(tmp_path / "out")) == 7
+    assert [each.reason for each in skipped] == ["unreadable", "skip list"]
+    assert alignment.counts(skipped) == "1 skip list, 1 unreadable"
+    lines = (tmp_path / "out" / "skipped.tsv").read_text().splitlines()
+    assert lines[2] == "part 0/old-Mad-Max-12.png\tskip list\tits name has: mad max"
+
+
+def test_a_changed_skip_list_needs_another_output(source, tmp_path):
+    run(source, tmp_path / "out", skip=SkipList(["3", "x y"]))
+    assert run(source, tmp_path / "out", skip=SkipList(["X-Y", "3"]))[0] == 5
+    message = r"was made with another skip list \(see align.json there\)"
+    refused(source, tmp_path / "out", message, skip=SkipList(["3"]))
+    refused(source, tmp_path / "out", message)
+    run(source, tmp_path / "plain")
+    settings = json.loads((tmp_path / "plain/align.json").read_text())
+    del settings["skip list"]  # as earlier versions wrote it
+    (tmp_path / "plain/align.json").write_text(json.dumps(settings))
+    assert run(source, tmp_path / "plain") == (6, [])
+    refused(source, tmp_path / "plain", message, skip=SkipList(["3"]))
+
+
+def test_a_skip_list_that_leaves_nothing_is_refused(source, tmp_path):
+    everything = SkipList(list("012345"))
+    refused(source, tmp_path / "out", "--skip leaves none of the 6 images in", skip=everything)
+    for i in range(1, 6):
+        next(source.rglob(f"{i}.*")).write_bytes(b"no image")
+    message = r"none of the 6 .* \(1 skip list, 5 unreadable; part 0/2.webp: cannot read"
+    refused(source, tmp_path / "out", message, skip=SkipList(["0"]))
 
 
 def test_called_again_it_completes_with_the_same_bytes(source, tmp_path):
@@ -255,6 +291,20 @@ def test_wrong_values_of_flags_are_refused_before_any_work(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert not out and err.startswith("error: --workers is 0") and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_flag_names_a_file_of_words(tmp_path, capsys, monkeypatch):
+    def align_folder(*_, skip, **__):
+        return 3, [alignment.Skipped("a-b.png", "skip list", skip.find("a-b.png"))]
+
+    monkeypatch.setattr(alignment, "align_folder", align_folder)
+    (words := tmp_path / "words.txt").write_text("b  # a letter\n")
+    arguments = [f"--source={tmp_path}", f"--output={tmp_path / 'out'}", "--size=32"]
+    assert align.main([*arguments, f"--skip={words}"]) == 0
+    out = capsys.readouterr().out
+    assert "3 of 4 photographs aligned" in out and "1 skipped (1 skip list)" in out
+    assert align.main([*arguments, f"--skip={tmp_path}"]) == 2
+    assert "there is no such file" in capsys.readouterr().err
 
 
 def test_without_the_extra_it_is_named_before_any_work(tmp_path, capsys, monkeypatch):

@@ -13,6 +13,7 @@ from PIL import Image
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import builder, image_folder, layouts, load_dataset
 from pivq_jax.data.builder import Entry
+from pivq_jax.data.prepare import prepare_dataset
 from pivq_jax.data.splits import assign_splits, in_splits
 
 SPLITS = ("train", "validation", "test")
@@ -209,6 +210,40 @@ def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, made):
     assert len(made()) == 5
     fill(root, 1, start=5)
     assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 6
+
+
+def test_a_folder_may_hold_its_attributes(tmp_path, made):
+    root = fill(tmp_path / "faces", 12)
+    assert load(root, tmp_path).factors == {}
+    assert len(made()) == 12
+    rows = [f"part_{i % 3}/{i:04d}.png,{'ab'[i % 2]},unknown" for i in range(12)]
+    (root / "attributes.csv").write_text("\n".join(["file,parity,hat", *rows]))
+    data = load(root, tmp_path)
+    assert data.factors == {"parity": ("a", "b"), "hat": ("unknown",)}
+    assert len(made()) == 12
+    for split in SPLITS:
+        for example in getattr(data, split):
+            assert example["parity"] == example["image"][0, 0, 0] % 2 and example["hat"] == 0
+    load(root, tmp_path)
+    assert not made()
+    (root / "attributes.csv").write_text("\n".join(["file,odd,hat", *rows, "gone.png,a,yes"]))
+    assert load(root, tmp_path).factors == {"odd": ("a", "b"), "hat": ("unknown",)}
+    fill(root, 1, start=12)
+    with pytest.raises(InputError, match=r"1 of the 13 images in .* are not in .*attributes.csv"):
+        load(root, tmp_path)
+    (root / "attributes.csv").rename(root / "part_0" / "attributes.csv")
+    assert load(root, tmp_path).factors == {}
+
+
+def test_attributes_in_the_folder_are_prepared_but_those_of_the_flag_come_first(tmp_path):
+    root = fill(tmp_path / "faces", 6)
+    rows = [f"part_{i % 3}/{i:04d}.png,{i}" for i in range(6)]
+    (root / "attributes.csv").write_text("\n".join(["file,number", *rows]))
+    (other := tmp_path / "other.csv").write_text("\n".join(["file,count", *rows]))
+    for options, name in (({}, "number"), ({"attributes": other}, "count")):
+        output = tmp_path / name
+        manifest = prepare_dataset("image_folder", root, 8, output=output, **options)
+        assert [*manifest["factors"]] == [name]
 
 
 def test_a_stop_is_continued(tmp_path, monkeypatch, made):

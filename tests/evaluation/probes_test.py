@@ -239,6 +239,42 @@ def test_an_attribute_of_one_class_is_left_out(planted, split, name):
     assert result.accuracy[0] == 1.0
 
 
+def test_images_of_unknown_value_are_left_out_of_its_probe(planted):
+    """As if they were not there, while the other attributes have them."""
+    rng = np.random.default_rng(3)
+    known = [rng.random(len(data.labels)) < 0.6 for data in planted]
+    factors = {**FACTORS, "three": ("unknown", *FACTORS["three"])}
+    pairs = [*zip(planted, known, strict=True)]
+    hidden = [relabel(data, 1, lambda c, k=k: np.where(k, c + 1, 0)) for data, k in pairs]
+    result = probes.probe_attributes(*hidden, factors)
+    assert result.names == tuple(FACTORS) and result.converged.all()
+    fewer = [Labelled(data.features[k], data.labels[k][:, 1:2]) for data, k in pairs]
+    alone = probes.probe_attributes(*fewer, {"three": FACTORS["three"]})
+    for name in ("accuracy", "error", "majority"):
+        assert getattr(result, name)[1] == getattr(alone, name)[0]
+    whole = probes.probe_attributes(*planted, FACTORS)
+    np.testing.assert_array_equal(result.accuracy[[0, 2]], whole.accuracy[[0, 2]])
+    column = np.where(known[0], planted[0].labels[:, 1], -1)[:, None]
+    found = probes.fit_probes(Labelled(planted[0].features, column), [3], 0.1)
+    expected = probes.fit_probes(fewer[0], [3], 0.1)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0, "no test image has a known value of three"),
+        (3, "every test image has three = z"),
+    ],
+)
+def test_an_attribute_of_no_or_one_known_class_is_left_out(planted, value, message):
+    factors = {**FACTORS, "three": ("unknown", *FACTORS["three"])}
+    train, validation, test = (relabel(data, 1, lambda c: c + 1) for data in planted)
+    test = relabel(test, 1, lambda c: np.where(np.arange(len(c)) % 2, value, 0))
+    result = probes.probe_attributes(train, validation, test, factors)
+    assert result.left_out == {"three": message} and result.names == ("two", "four")
+
+
 def test_what_cannot_be_probed_is_refused(planted):
     train, validation, test = planted
     alike = train._replace(features=0 * train.features)

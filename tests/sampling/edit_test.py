@@ -70,6 +70,23 @@ def test_the_table_counts_images():
     assert np.isneginf(table.overall[1, 2]) and (np.asarray(table.given_code)[:, 1, 2] == 0).all()
 
 
+def test_images_of_unknown_value_do_not_count():
+    codes, labels = world(300)
+    known = np.random.default_rng(5).random(300) < 0.5
+    values = labels.values.copy()
+    values[:, 0] = np.where(known, values[:, 0], 3)
+    colours = (*FACTORS["colour"], "unknown")
+    table = factor_table(CodeSpace(N, K), codes, Labels(values, {**FACTORS, "colour": colours}))
+    whole = factor_table(CodeSpace(N, K), codes, labels)
+    np.testing.assert_array_equal(table.given_code[:, 1, :2], whole.given_code[:, 1, :2])
+    few = factor_table(CodeSpace(N, K), codes[known], Labels(labels.values[known], FACTORS))
+    np.testing.assert_allclose(
+        np.exp(table.given_code[:, 0, :3]), np.exp(few.given_code[:, 0, :3]), atol=2e-3
+    )
+    found = np.asarray(read_factors(world(200, seed=2)[0], table))
+    assert (found.argmax(-1) == world(200, seed=2)[1].values).all()  # so never unknown
+
+
 def test_factors_are_read(learned):
     codes, labels = world(200, seed=2)
     found = np.asarray(read_factors(codes, learned[0]))

@@ -55,6 +55,26 @@ def test_the_codes_that_tell_most_are_listed_factor_by_factor():
     ]
 
 
+def test_images_of_unknown_value_do_not_count_for_the_factor():
+    codes, labels = labelled_codes()
+    known = np.random.default_rng(4).random(M) < 0.5
+    values = labels.copy()
+    values[:, 0] = np.where(known, labels[:, 0], 3)
+    factors = {**FACTORS, "colour": (*FACTORS["colour"], "unknown")}
+    found = informative_codes(SPACE, codes, values, factors, count=10)
+    expected = informative_codes(SPACE, codes[known], labels[known], FACTORS, count=10)
+    pairs = {m.code: m for m in expected if m.factor == "colour"}
+    assert set(pairs) == {0, 1, 2} == {m.code for m in found if m.factor == "colour"}
+    for meaning in found:
+        if meaning.factor == "colour":
+            same = pairs[meaning.code]
+            assert (meaning.value, meaning.bits) == (same.value, pytest.approx(same.bits))
+            assert meaning.value_share == pytest.approx(same.value_share)
+            assert meaning.value_share_of_all == pytest.approx(same.value_share_of_all)
+    whole = informative_codes(SPACE, codes, labels, FACTORS, count=10)
+    assert [m for m in found if m.factor == "hat"] == [m for m in whole if m.factor == "hat"]
+
+
 def test_a_factor_of_many_values_does_not_take_the_codes_of_others():
     rng = np.random.default_rng(0)
     labels = np.stack([rng.integers(0, 2, 4_000), rng.integers(0, 200, 4_000)], axis=1)
