@@ -31,10 +31,14 @@ def get_config(variants: str = "") -> ConfigDict:
     config.model.decoder_depth = 3
     config.quantizer.codebook_size = 8_192
     config.quantizer.init_step = 2_200
+    config.quantizer.freeze_step = 2_900
     config.quantizer.noise = 0.4
     config.loss.perceptual = 1.0
     config.loss.perceptual_shift = 3
-    config.train.steps = 3_400
+    config.adversarial.weight = 0.02
+    config.adversarial.recombined_weight = 0.05
+    config.adversarial.start_step = 2_900
+    config.train.steps = 4_400
     larger = {"data.image_size": 128, "model.patch_size": 16}
-    smoke = {"quantizer.codebook_size": 512}
+    smoke = {"quantizer.codebook_size": 512, "quantizer.freeze_step": 40}
     return with_variants(config, variants, {"128px": larger, "smoke": smoke})
