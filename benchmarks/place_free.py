@@ -32,14 +32,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import add_model, open_model, output_of, parser_for
+from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
 from benchmarks.conflicts import conflicts
 from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import Pixels, sample_grid, save_png
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.data.sources import Source, first_images
-from pivq_jax.inference import TrainedModel, encode_batches, encode_split, images_of
+from pivq_jax.inference import TrainedModel, encode_batches, encode_split
 from pivq_jax.inference.opening import data_of
 from pivq_jax.inference.splits import in_batches
 from pivq_jax.sampling import exchange_code, pair_codes, random_parents
@@ -140,7 +140,7 @@ def entries(
     found["place"] = float(np.mean(without.argmax(-1) == most))
     found["place_by_frequency"] = float(counts.sum(0).max() / counts.sum())
 
-    pixels = [images_of(split, range(len(split))).astype(np.float32) for split in (train, test)]
+    pixels = [pixels_of(split) for split in (train, test)]
     patch_of = np.sum([e / np.maximum(e.sum(1, keepdims=True), 1e-12) for e in energies], 1)
     scores: dict[str, list[float]] = {"patch": [], "other_patch": [], "image": []}
     for entry, places in zip(chosen, patch_of.argmax(1), strict=True):
@@ -152,13 +152,13 @@ def entries(
 
 
 def _pixels_in(images: np.ndarray, patch: int | None) -> np.ndarray:
-    """The pixels of a patch of images [M, H, W, C], or all: [M, F]."""
+    """The pixels of a patch of images [M, H, W, C], or all: float32 [M, F]."""
     if patch is not None:
         row, column = divmod(int(patch), GRID)
         height, width = images.shape[1:3]
         rows = slice(row * height // GRID, (row + 1) * height // GRID)
         images = images[:, rows, column * width // GRID : (column + 1) * width // GRID]
-    return images.reshape(len(images), -1)
+    return images.reshape(len(images), -1).astype(np.float32)
 
 
 def _accuracy(

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import place_free
-from pivq_jax.inference.opening import data_of
+from benchmarks.common import pixels_of
+from pivq_jax.data import images_to_float, load_dataset
+from tests.parameters import make_model
 
 
 def test_a_local_change_has_a_64th_and_a_global_one_1():
@@ -38,11 +40,28 @@ def test_an_entry_is_told_from_the_pixels_that_show_it():
 
 
 @pytest.fixture(scope="module")
-def measured(tiny_model):
-    return place_free.measure(tiny_model, data_of(tiny_model, ""), 6)
+def data():
+    return load_dataset("random", image_size=16).first(60)
 
 
-def test_a_tiny_model(measured, tiny_model):
+@pytest.fixture(scope="module")
+def model(tiny_config, data):
+    """A tiny model with random weights, whose entries are latents of images, of half of the
+    queries alone, so that the others compete for them.
+    """
+    made = make_model(tiny_config, scale=0.25)
+    images = images_to_float(pixels_of(data.train)[:8])
+    latents = made.encode_with_latents(images)[1]
+    made.params["quantizer"]["codebook"] = latents[:, :4].reshape(32, -1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def measured(model, data):
+    return place_free.measure(model, data, 6)
+
+
+def test_a_tiny_model(measured):
     figures, picture = measured
     changed, matching = figures["change"], figures["matching"]
     assert changed["exchanges"] <= 6 * place_free.CODES
@@ -55,16 +74,13 @@ def test_a_tiny_model(measured, tiny_model):
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
 
 
-def test_codes_that_are_not_nearest_are_counted(measured, tiny_model):
+def test_codes_that_are_not_nearest_are_counted(measured, model, data):
     """Against a loop over images with the codes that encoding gives."""
-    test = data_of(tiny_model, "").test
-    codebook = np.asarray(tiny_model.codebook, np.float64)
+    images, codebook = pixels_of(data.test), np.asarray(model.codebook, np.float64)
     conflicted = []
-    for i in range(len(test)):
-        image = test[i]["image"][None] / np.float32(127.5) - 1
-        codes, latents = map(np.asarray, tiny_model.encode_with_latents(image))
-        apart = np.square(latents[0][:, None].astype(np.float64) - codebook).sum(-1)
-        conflicted.append(sorted(apart.argmin(1)) != codes[0].tolist())
+    for codes, latents in zip(*model.encode_with_latents(images_to_float(images)), strict=True):
+        apart = np.square(np.asarray(latents, np.float64)[:, None] - codebook).sum(-1)
+        conflicted.append(sorted(apart.argmin(1)) != np.asarray(codes).tolist())
     expected = np.mean(conflicted)
     assert measured[0]["matching"]["images_with_such_codes"] == pytest.approx(expected)
     assert expected > 0
