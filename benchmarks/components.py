@@ -1,14 +1,9 @@
 """Principal components of images, and their product quantization: baselines without a network."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-from pivq_jax.model.k_means import k_means
 
 PASSES = 4  # through the images, for the subspace of the largest variances
 SPARE = 64  # directions beyond those wanted, which makes the passes converge
@@ -16,7 +11,8 @@ AT_ONCE = 500  # images in float32
 ENTRIES = 256  # of a codebook: 8 bits
 STAGES = 2  # codebooks of a slot, the second for what the first leaves over
 SLOT = 8  # components
-K_MEANS_IMAGES = 20_000  # at most
+K_MEANS_IMAGES = 10_000  # at most, drawn at random
+K_MEANS_STEPS = 25
 
 
 class Components(NamedTuple):
@@ -72,27 +68,24 @@ class Quantizer(NamedTuple):
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """The values f32 [M, P] that stand for those of images."""
-        split = jnp.asarray(values[:, self.slots].swapaxes(0, 1))  # [S, M, SLOT]
-        found = jnp.zeros_like(split)
-        for codebook in self.codebooks:
-            found += _nearest(split - found, jnp.asarray(codebook))
-        result = np.empty_like(values)
-        result[:, self.slots] = np.asarray(found).swapaxes(0, 1)
+        result = np.zeros_like(values)
+        for slot, own in zip(self.slots, self.codebooks.swapaxes(0, 1), strict=True):
+            for entries in own:
+                result[:, slot] += entries[_nearest(values[:, slot] - result[:, slot], entries)]
         return result
 
 
 def fit_quantizer(values: np.ndarray, deviations: np.ndarray, seed: int = 0) -> Quantizer:
     """Fits codebooks to components f32 [M, P], P a multiple of `SLOT`, by k-means."""
     slots = deal(deviations)
-    split = jnp.asarray(values[:K_MEANS_IMAGES, slots].swapaxes(0, 1))
-    codebooks = []
-    for key in jax.random.split(jax.random.key(seed), STAGES):
-        keys = jax.random.split(key, len(slots))
-        cluster = jax.jit(partial(k_means, clusters=ENTRIES))
-        codebook = jnp.stack([cluster(x, key=k) for x, k in zip(split, keys, strict=True)])
-        codebooks.append(np.asarray(codebook))
-        split -= _nearest(split, codebook)
-    return Quantizer(slots, np.stack(codebooks))
+    drawn = np.random.default_rng(seed).permutation(len(values))[:K_MEANS_IMAGES]
+    codebooks = np.empty((STAGES, len(slots), ENTRIES, SLOT), np.float32)
+    for number, slot in enumerate(slots):
+        left = values[drawn][:, slot]
+        for codebook in codebooks[:, number]:
+            codebook[:] = _k_means(left)
+            left = left - codebook[_nearest(left, codebook)]
+    return Quantizer(slots, codebooks)
 
 
 def deal(deviations: np.ndarray) -> np.ndarray:
@@ -114,16 +107,22 @@ def deal(deviations: np.ndarray) -> np.ndarray:
     return np.array(slots)
 
 
-@jax.jit
-def _nearest(points: jax.Array, codebooks: jax.Array) -> jax.Array:
-    """The nearest entries of points [S, M, D] in codebooks [S, K, D]: [S, M, D]."""
+def _k_means(points: np.ndarray) -> np.ndarray:
+    """Finds `ENTRIES` centroids of points [M, D] in random order (Lloyd 1982): [ENTRIES, D]."""
+    # With fewer points than entries, some entries are alike.
+    centroids = points[np.arange(ENTRIES) % len(points)]
+    for _ in range(K_MEANS_STEPS):
+        owners = _nearest(points, centroids)
+        sizes = np.bincount(owners, minlength=ENTRIES)
+        sums = [np.bincount(owners, column, ENTRIES) for column in points.T]
+        means = np.stack(sums, 1) / np.maximum(sizes, 1)[:, None]
+        centroids = np.where(sizes[:, None] > 0, means, centroids).astype(np.float32)
+    return centroids
 
-    def of_slot(slot: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x, y = slot
-        distances = jnp.sum(y**2, 1) - 2 * jnp.inner(x, y, precision="highest")
-        return y[jnp.argmin(distances, 1)]
 
-    return jax.lax.map(of_slot, (points, codebooks))
+def _nearest(points: np.ndarray, entries: np.ndarray) -> np.ndarray:
+    """The nearest of entries [K, D] to each of points [M, D]: int [M]."""
+    return np.argmin(np.square(entries).sum(1) - 2 * points @ entries.T, 1)
 
 
 def _flat(images: np.ndarray, mirrored: bool = False) -> Iterator[np.ndarray]:

@@ -12,8 +12,8 @@ def textured(count: int, seed: int, size: int = 24, channels: int = 3) -> np.nda
     """Images of few frequencies, of which many are alike; some patches are nearly flat."""
     rng = np.random.default_rng(seed)
     at = np.arange(size) / 8
-    waves = np.sin(2 * np.pi * (at[:, None] * rng.integers(0, 2) + at * rng.integers(0, 2)))
-    strength = rng.uniform(0, 70, (count, 1, 1, channels)) * rng.integers(-1, 2, (count, 1, 1, 1))
+    waves = np.sin(2 * np.pi * (at[:, None] + at * rng.integers(0, 2)))
+    strength = rng.uniform(10, 70, (count, 1, 1, channels)) * rng.choice([-1, 1], (count, 1, 1, 1))
     noise = rng.normal(0, 6, (count, size, size, channels))
     images = rng.uniform(80, 170, (count, 1, 1, channels)) + strength * waves[..., None] + noise
     return np.clip(images, 0, 255).astype(np.uint8)
