@@ -140,7 +140,6 @@ class VQVAE(nn.Module):
             "kmeans_init": True,
             "commitment_weight": commitment,
             "threshold_ema_dead_code": DEAD * batch_codes / form.entries,
-            "accept_image_fmap": True,
         }
         self.quantizer: nn.Module = (
             VectorQuantize(**options)
@@ -150,20 +149,27 @@ class VQVAE(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns reconstructions [B, 3, H, W] and the weighted commitment loss []."""
-        vectors, _, commitment = self.quantizer(self.encoder(images))
-        return self.decoder(vectors), commitment.sum()
+        vectors, _, commitment = self.quantizer(self._vectors(images))
+        return self._decode(vectors), commitment.sum()
 
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> codes int64 [B, places, levels], row by row; in evaluation mode."""
-        codes = self.quantizer(self.encoder(images))[1]
+        codes = self.quantizer(self._vectors(images))[1]
         return codes.reshape(len(codes), -1, self.form.levels)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, places, levels] -> images [B, 3, H, W]."""
-        side = math.isqrt(codes.shape[1])
-        grid = codes.unflatten(1, (side, side))
-        given = grid[..., 0] if self.form.levels == 1 else grid
-        return self.decoder(self.quantizer.get_output_from_indices(given))
+        given = codes[..., 0] if self.form.levels == 1 else codes
+        return self._decode(self.quantizer.get_output_from_indices(given))
+
+    def _vectors(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, places, CODE_DIM]."""
+        return self.encoder(images).flatten(2).transpose(1, 2)
+
+    def _decode(self, vectors: Tensor) -> Tensor:
+        """[B, places, CODE_DIM] -> [B, 3, H, W]."""
+        side = math.isqrt(vectors.shape[1])
+        return self.decoder(vectors.transpose(1, 2).unflatten(2, (side, side)))
 
     def num_parameters(self) -> int:
         """The number of weights, and of numbers in the codebook."""
