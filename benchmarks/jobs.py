@@ -16,9 +16,12 @@ class Job(NamedTuple):
 # Why benchmarks are not among the jobs.
 LEFT_OUT = {
     "need photographs, see docs/photographs.md": (
+        "baselines",
+        "components",
         "face_identity",
         "faces",
         "faces_peers",
+        "pixels",
         "vq_vae",
     ),
     "train many models, which takes hours": ("ablation", "rate_distortion"),
@@ -82,6 +85,7 @@ JOBS = (
         "--seeds=1 --samples=50",
     ),
     Job("conflicts", (15, 20), "benchmarks.conflicts {run}", "--images=50"),
+    Job("place_free", (60, 40), "benchmarks.place_free --workdir={run}", "--images=8"),
     Job(
         "completion",
         (60, 40),

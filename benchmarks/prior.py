@@ -57,7 +57,7 @@ def main() -> None:
         parser.error("the model has no prior: train one with --mode=train_prior")
     session = Session(model, dataset_from_config(config), output)
     train = session.pool_codes
-    real = session.features_of(session.dataset.test)
+    real = session.features_of(session.dataset.test).whole
     key = jax.random.key(config.seed)
     key_parents, key_mix = jax.random.split(key)  # the parents are those of an evaluation
     n = train.shape[1]

@@ -1,8 +1,9 @@
-"""A convolutional VQ-VAE in PyTorch, the peer of `benchmarks.faces_peers`.
+"""A convolutional VQ-VAE in PyTorch, the peer of `benchmarks.faces_peers` and `.baselines`.
 
 The usual model (van den Oord et al. 2017, arXiv 1711.00937): strided convolutions down to a grid of
-8x8 latents, each replaced by the nearest of 512 entries, and transposed convolutions back, with
-normalized residual blocks as in VQ-GAN. The quantizer is `VectorQuantize` of
+latents (8x8 of 64 pixels), each replaced by the nearest of 512 entries, and transposed convolutions
+back, with normalized residual blocks as in VQ-GAN. `Form` has other grids, and residual codes (Lee
+et al. 2022, arXiv 2203.01941). The quantizer is `VectorQuantize` or `ResidualVQ` of
 vector-quantize-pytorch as its authors set it (rotation trick), with entries that are moving
 averages, started by k-means on the first batch; unused ones are replaced by latents. The model sees
 the same batches as PI-VQ. Its loss is that of reconstruction, at the weights of PI-VQ's config,
@@ -19,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import lpips as authors
@@ -28,12 +29,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
-from vector_quantize_pytorch import VectorQuantize
+from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
 from benchmarks.common import lpips_of, pixels_of
 from pivq_jax.common.files import write_json
 from pivq_jax.common.psnr import psnr
 from pivq_jax.config import Config
+from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.features import feature_extractor
@@ -45,12 +47,40 @@ from pivq_jax.training.build import dataset_from_config
 
 ENTRIES = 512  # K
 CODE_DIM = 64
-DOWN = 8  # pixels of a side for each place of the grid
+MOST_ENTRIES = 8_192  # of a codebook; with more bits a place, the grid is finer
+LEVEL_BITS = 8  # about, of a code of several of a place
 DECAY = 0.99  # of the moving averages of entries
 DEAD = 0.05  # an entry used less than this fraction of the mean is replaced, as in PI-VQ
 RATE = 1e-3  # AdamW's peak
 WARM_UP = 0.025  # of the time
 TOLERANCE = 0.2  # of the number of parameters
+
+
+class Form(NamedTuple):
+    """The codes of a model."""
+
+    down: int = 8  # pixels of a side for each place of the grid, 8 or 4
+    entries: int = ENTRIES  # K
+    levels: int = 1  # codes of a place, each for what those before left over
+
+    def bits(self, image_size: int) -> float:
+        """Bits of an image with this many pixels of a side."""
+        return (image_size // self.down) ** 2 * self.levels * math.log2(self.entries)
+
+
+GRID = Form()
+
+
+def form_of(bits: int, image_size: int, residual: bool) -> Form:
+    """The codes that have at most these bits an image, on the coarsest grid that can have them."""
+    down = 8
+    each = bits / (image_size // down) ** 2
+    if residual:
+        levels = max(2, round(each / LEVEL_BITS))
+        return Form(down, int(2 ** (each / levels) + 1e-6), levels)
+    if each > math.log2(MOST_ENTRIES):
+        down, each = 4, each / 4
+    return Form(down, int(2**each + 1e-6))
 
 
 class Residual(nn.Module):
@@ -76,59 +106,84 @@ class VQVAE(nn.Module):
         channels: width of both networks, a multiple of 8.
         batch_codes: number of codes in a batch of training images.
         commitment: weight of the commitment loss.
+        form: its codes.
     """
 
-    def __init__(self, channels: int, batch_codes: int = ENTRIES, commitment: float = 0.25) -> None:
+    def __init__(
+        self,
+        channels: int,
+        batch_codes: int = ENTRIES,
+        commitment: float = 0.25,
+        form: Form = GRID,
+    ) -> None:
         super().__init__()
-        few = channels // 2
+        few, coarse = channels // 2, form.down == 8
+        down = [Residual(channels), nn.Conv2d(channels, channels, 4, 2, 1)] if coarse else []
+        up = [nn.ConvTranspose2d(channels, channels, 4, 2, 1), Residual(channels)] if coarse else []
+        self.form = form
         self.encoder = nn.Sequential(
             *(nn.Conv2d(3, few, 4, 2, 1), nn.SiLU(), nn.Conv2d(few, channels, 4, 2, 1)),
-            *(Residual(channels), nn.Conv2d(channels, channels, 4, 2, 1)),
+            *down,
             *(Residual(channels), Residual(channels), nn.GroupNorm(8, channels), nn.SiLU()),
             nn.Conv2d(channels, CODE_DIM, 1),
         )
         self.decoder = nn.Sequential(
             *(nn.Conv2d(CODE_DIM, channels, 3, padding=1), Residual(channels), Residual(channels)),
-            *(nn.ConvTranspose2d(channels, channels, 4, 2, 1), Residual(channels)),
+            *up,
             *(nn.ConvTranspose2d(channels, few, 4, 2, 1), nn.SiLU()),
             nn.ConvTranspose2d(few, 3, 4, 2, 1),
         )
-        self.quantizer = VectorQuantize(
-            dim=CODE_DIM,
-            codebook_size=ENTRIES,
-            decay=DECAY,
-            kmeans_init=True,
-            commitment_weight=commitment,
-            threshold_ema_dead_code=DEAD * batch_codes / ENTRIES,
-            accept_image_fmap=True,
+        options: dict[str, Any] = {
+            "dim": CODE_DIM,
+            "codebook_size": form.entries,
+            "decay": DECAY,
+            "kmeans_init": True,
+            "commitment_weight": commitment,
+            "threshold_ema_dead_code": DEAD * batch_codes / form.entries,
+        }
+        self.quantizer: nn.Module = (
+            VectorQuantize(**options)
+            if form.levels == 1
+            else ResidualVQ(num_quantizers=form.levels, **options)
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns reconstructions [B, 3, H, W] and the weighted commitment loss []."""
-        vectors, _, commitment = self.quantizer(self.encoder(images))
-        return self.decoder(vectors), commitment.sum()
+        vectors, _, commitment = self.quantizer(self._vectors(images))
+        return self._decode(vectors), commitment.sum()
 
     def encode(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> codes int64 [B, places], row by row; in evaluation mode."""
-        return self.quantizer(self.encoder(images))[1].flatten(1)
+        """[B, 3, H, W] -> codes int64 [B, places, levels], row by row; in evaluation mode."""
+        codes = self.quantizer(self._vectors(images))[1]
+        return codes.reshape(len(codes), -1, self.form.levels)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, places] -> images [B, 3, H, W]."""
-        side = math.isqrt(codes.shape[1])
-        vectors = self.quantizer.get_output_from_indices(codes.unflatten(1, (side, side)))
-        return self.decoder(vectors)
+        """Codes [B, places, levels] -> images [B, 3, H, W]."""
+        given = codes[..., 0] if self.form.levels == 1 else codes
+        return self._decode(self.quantizer.get_output_from_indices(given))
+
+    def _vectors(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, places, CODE_DIM]."""
+        return self.encoder(images).flatten(2).transpose(1, 2)
+
+    def _decode(self, vectors: Tensor) -> Tensor:
+        """[B, places, CODE_DIM] -> [B, 3, H, W]."""
+        side = math.isqrt(vectors.shape[1])
+        return self.decoder(vectors.transpose(1, 2).unflatten(2, (side, side)))
 
     def num_parameters(self) -> int:
         """The number of weights, and of numbers in the codebook."""
-        return sum(p.numel() for p in self.parameters()) + ENTRIES * CODE_DIM
+        return sum(p.numel() for p in self.parameters()) + (
+            self.form.levels * self.form.entries * CODE_DIM
+        )
 
 
-def channels_for(parameters: int) -> int:
+def channels_for(parameters: int, form: Form = GRID) -> int:
     """Returns the width with which a model has that many parameters, within `TOLERANCE`."""
 
     def apart(channels: int) -> float:
         with torch.device("meta"):
-            return abs(VQVAE(channels).num_parameters() / parameters - 1)
+            return abs(VQVAE(channels, form=form).num_parameters() / parameters - 1)
 
     channels = min(range(16, 513, 8), key=apart)
     if apart(channels) > TOLERANCE:
@@ -206,14 +261,36 @@ def train(model: VQVAE, config: Config, source: Source, seconds: float) -> tuple
 
 
 @torch.inference_mode()
-def reconstruct(model: VQVAE, images: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes int64 [M, places] of uint8 images [M, H, W, 3], and the images of these codes."""
-    codes, rebuilt = [], []
-    for i in range(0, len(images), batch_size):
-        codes.append(model.encode(to_torch(images[i : i + batch_size])))
-        made = model.decode(codes[-1]).clamp(-1, 1)
-        rebuilt.append(((made + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
-    return torch.cat(codes).numpy(), torch.cat(rebuilt).contiguous().numpy()
+def encode(model: VQVAE, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Codes int64 [M, places, levels] of uint8 images [M, H, W, 3]."""
+    parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+    return torch.cat([model.encode(to_torch(part)) for part in parts]).numpy()
+
+
+@torch.inference_mode()
+def decode(model: VQVAE, codes: np.ndarray, batch_size: int) -> np.ndarray:
+    """The images of codes, uint8 [M, H, W, 3]."""
+    parts = []
+    for i in range(0, len(codes), batch_size):
+        made = model.decode(torch.from_numpy(codes[i : i + batch_size])).clamp(-1, 1)
+        parts.append(((made + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
+    return torch.cat(parts).contiguous().numpy()
+
+
+def trained(
+    config: Config, dataset: Dataset, form: Form, seconds: float
+) -> tuple[VQVAE, dict[str, Any]]:
+    """Trains a model on one thread, in PI-VQ's conditions; returns it, and figures by name."""
+    torch.set_num_threads(1)
+    torch.manual_seed(config.seed)
+    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(model_shapes(config)))
+    places = (config.data.image_size // form.down) ** 2
+    width = channels_for(parameters, form)
+    model = VQVAE(width, config.train.batch_size * places, config.loss.commitment, form)
+    convert_conv2d_weight_memory_format(model, torch.channels_last)  # a tenth faster
+    steps, spent = train(model.train(), config, dataset.train, seconds)
+    figures = {"step": steps, "parameters": model.num_parameters(), "train_seconds": spent}
+    return model.eval(), figures
 
 
 def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
@@ -225,28 +302,17 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     path = workdir / "metrics.json"
     if path.exists():
         return json.loads(path.read_text())
-    torch.set_num_threads(1)
-    torch.manual_seed(config.seed)
     dataset, batch_size = dataset_from_config(config), config.evaluate.batch_size
-    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(model_shapes(config)))
-    grid_places = (config.data.image_size // DOWN) ** 2
-    model = VQVAE(
-        channels_for(parameters), config.train.batch_size * grid_places, config.loss.commitment
-    )
-    convert_conv2d_weight_memory_format(model, torch.channels_last)  # a tenth faster
-    steps, spent = train(model.train(), config, dataset.train, seconds)
-    model.eval()
-
+    model, figures = trained(config, dataset, GRID, seconds)
     test = pixels_of(dataset.test)
-    codes, rebuilt = reconstruct(model, test, batch_size)
+    codes = encode(model, test, batch_size)
+    rebuilt = decode(model, codes, batch_size)
     extractor = feature_extractor("vgg", batch_size=batch_size)
     metrics: dict[str, Any] = {
-        "step": steps,
-        "parameters": model.num_parameters(),
-        "train_seconds": spent,
+        **figures,
         "psnr": float(psnr(rebuilt, test, 255.0).mean()),
         "lpips": lpips_of(rebuilt, test, batch_size),
-        **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes),
+        **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes[..., 0]),
         "rfid": frechet_distance(extractor.extract(test), extractor.extract(rebuilt)),
         "real_images": len(test),
     }

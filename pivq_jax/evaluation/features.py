@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,20 @@ from pivq_jax.evaluation import inception
 from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.perceptual import load_lpips, lpips_features
 
-__all__ = ["FeatureExtractor", "feature_extractor"]
+__all__ = ["FeatureExtractor", "Features", "feature_extractor"]
 
 # The fourth of five blocks distinguishes damaged images from real ones best
 # (docs/log/2026-11-26-features.md).
 _VGG_BLOCK = 3
 
 NETWORKS = ("vgg", *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))
+
+
+class Features(NamedTuple):
+    """Features of images, from one pass through a network."""
+
+    whole: np.ndarray  # f32 [M, F], averaged over the image
+    quadrants: np.ndarray  # f32 [M, 4 F], averaged over each quarter of the image, concatenated
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class FeatureExtractor:
     minimum_size: int  # smallest height and width of images in pixels
     batch_size: int  # number of images per batch
     params: Any = field(repr=False)  # parameters of the network
-    # Jitted function of `params` and uint8 images [B, H, W, 3]; returns f32 [B, dim].
+    # Jitted function of `params` and uint8 images [B, H, W, 3]; returns f32 [B, 5, dim], of the
+    # image and of its quarters.
     apply: Callable[[Any, jax.Array], jax.Array] = field(repr=False)
 
     def extract(
@@ -52,7 +60,16 @@ class FeatureExtractor:
         total: int | None = None,
         quiet: bool = False,
     ) -> np.ndarray:
-        """Computes the features of images, f32 [M, dim], in their order.
+        """Computes the features of images, f32 [M, dim], in their order; see `extract_all`."""
+        return self.extract_all(images, total, quiet).whole
+
+    def extract_all(
+        self,
+        images: np.ndarray | jax.Array | Iterable[np.ndarray],
+        total: int | None = None,
+        quiet: bool = False,
+    ) -> Features:
+        """Computes the features of images and of their quarters, in their order.
 
         Images are uint8 [M, H, W, 3], or an iterable of batches [m, H, W, 3] of any sizes m, whose
         `total` a progress bar shows unless `quiet`. Raises InputError if there is no image, a dtype
@@ -72,7 +89,9 @@ class FeatureExtractor:
                 bar.update(len(batch))
         if not parts:
             raise InputError("there are no images to compute features of: give at least one")
-        return np.concatenate(parts)
+        found = np.concatenate(parts)
+        # Copies: the features of the image alone would keep those of the quarters in memory.
+        return Features(found[:, 0].copy(), found[:, 1:].reshape(len(found), -1))
 
     def _check(self, batch: np.ndarray) -> None:
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3:
@@ -115,7 +134,7 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
     @partial(jax.jit, compiler_options=compiler_options())
     def apply(params: Any, images: jax.Array) -> jax.Array:
         blocks: Any = inception.InceptionV3().apply({"params": params}, inception.prepare(images))
-        return jnp.mean(blocks[block], (1, 2))
+        return _averages(blocks[block])
 
     return FeatureExtractor(
         name=name,
@@ -131,5 +150,18 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
 
 
 def _vgg_features(params: Any, images: jax.Array) -> jax.Array:
-    """Maps uint8 [B, H, W, 3] to f32 [B, 512]."""
-    return jnp.mean(lpips_features(params, images_to_float(images), "vgg")[_VGG_BLOCK], (1, 2))
+    """Maps uint8 [B, H, W, 3] to f32 [B, 5, 512]."""
+    return _averages(lpips_features(params, images_to_float(images), "vgg")[_VGG_BLOCK])
+
+
+def _averages(features: jax.Array) -> jax.Array:
+    """Averages a map f32 [B, H, W, F] over all of it and over its quarters: f32 [B, 5, F].
+
+    Quarters are in reading order. Those of a map with an odd side share its middle row or column.
+    """
+    height, width = features.shape[1:3]
+    rows, columns = (
+        (slice(None, (side + 1) // 2), slice(side // 2, None)) for side in (height, width)
+    )
+    parts = [features, *(features[:, r, c] for r in rows for c in columns)]
+    return jnp.stack([jnp.mean(part, (1, 2)) for part in parts], 1)

@@ -41,6 +41,10 @@ NAMES = {
     "Prior": {
         "prior_bits": "prior bits",
     },
+    "Copies": {
+        "copied_share": "copied share of samples",
+        "copied_share_test": "that of test images",
+    },
     "What codes mean": {
         "probe_accuracy": "balanced accuracy of probes",
         "probe_majority": "that of the most frequent value",
@@ -78,6 +82,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     }
     if "fid" in metrics:
         groups[f"Against {metrics['real_images']:,} test images"] = distribution(metrics)
+    groups["Copies of one training image"] = named(metrics, "Copies")
     groups["What codes mean"] = named(metrics, "What codes mean")
     for title, table in groups.items():
         if table.rows:
@@ -120,6 +125,7 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
         "Samples": [
             "Recombined code sets of training images, decoded in one pass.",
             *_spread(metrics),
+            *_copies(metrics),
             *pictures("samples", "parents", "many_parents", "interpolations", "neighbours"),
         ],
     }
@@ -169,10 +175,22 @@ def _spread(metrics: dict[str, Any]) -> list[Part]:
     if _fid(metrics) != "FID":
         about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
     parts: list[Part] = [about, distribution(metrics)]
-    if "k3" in metrics:
-        rows = {title: row["k3"] for title, row in _compared(metrics).items()}
-        parts.append(_by_row("k = 3", rows, SPREAD))
+    # Kept results of earlier versions have no quadrants.
+    for name, title in {"quadrants": "quadrants", "k3": "k = 3"}.items():
+        if name in metrics:
+            rows = {row: values[name] for row, values in _compared(metrics).items()}
+            parts.append(_by_row(title, rows, SPREAD))
     return parts
+
+
+def _copies(metrics: dict[str, Any]) -> list[Part]:
+    if not (table := named(metrics, "Copies")).rows:
+        return []
+    return [
+        "Share of the patches of an image that one training image explains at the same place; for"
+        " new images that copy nothing it is that of test images.",
+        table,
+    ]
 
 
 def _attributes(metrics: dict[str, Any]) -> list[Part]:

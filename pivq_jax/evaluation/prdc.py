@@ -1,6 +1,6 @@
 """Precision, recall, density and coverage (PRDC) of generated images in feature space."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import neighbours
+from pivq_jax.evaluation.features import Features
 from pivq_jax.evaluation.frechet import frechet_distance
 
 __all__ = ["PRDC", "prdc"]
@@ -74,6 +75,14 @@ def compare_features(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str
     """Compares features f32 [M, F] and [L, F]: `fid` and the metrics of `prdc`, by their names."""
     quality = prdc(real, fake, k)._asdict()
     return {"fid": frechet_distance(real, fake), **quality}
+
+
+def compare_images(real: Features, fake: Features, k: int = 5) -> dict[str, Any]:
+    """Compares features of M and L images as `compare_features` does; `quadrants` has the metrics
+    of `prdc` for those of the quarters of the images.
+    """
+    quadrants = prdc(real.quadrants, fake.quadrants, k)._asdict()
+    return {**compare_features(real.whole, fake.whole, k), "quadrants": quadrants}
 
 
 @jax.jit

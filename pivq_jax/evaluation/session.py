@@ -1,6 +1,7 @@
 """A trained model with its data, and cached results shared by the stages of an evaluation."""
 
 import enum
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from pivq_jax.config.sections import LossConfig
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Mirrored, Source, first_images
-from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.evaluation.features import FeatureExtractor, Features, feature_extractor
 from pivq_jax.inference import (
     POOL_IMAGES,
     TrainedModel,
@@ -173,21 +174,24 @@ class Session:
         return feature_extractor(settings.features, settings.features_path, settings.batch_size)
 
     @cached_property
-    def training_features(self) -> np.ndarray:
-        """The features of `training_images`, float32 [M, F]."""
+    def training_features(self) -> Features:
+        """The features of `training_images`."""
         return self.features_of(self.training_images)
 
     @cached_property
-    def sample_features(self) -> np.ndarray:
-        """The features of `samples`, float32 [S, F]."""
+    def sample_features(self) -> Features:
+        """The features of `samples`."""
         codes = self.samples.codes
-        return self.extractor.extract(decode_batches(self.model, codes), len(codes))
+        return self.extractor.extract_all(decode_batches(self.model, codes), len(codes))
 
-    def features_of(self, source: Source) -> np.ndarray:
-        """Computes the features of images, float32 [M, F]."""
-        batches = eval_batches(source, self.settings.batch_size)
-        images = (batch["image"][batch["mask"]] for batch in batches)
-        return self.extractor.extract(images, len(source))
+    def features_of(self, source: Source) -> Features:
+        """Computes the features of images."""
+        return self.extractor.extract_all(self.batches_of(source), len(source))
+
+    def batches_of(self, source: Source) -> Iterator[np.ndarray]:
+        """Yields the images of a split in batches, uint8 [m, H, W, 3]."""
+        for batch in eval_batches(source, self.settings.batch_size):
+            yield batch["image"][batch["mask"]]
 
     def save(self, name: str, picture: np.ndarray) -> None:
         """Saves a picture for the report, under its name without `.png`."""

@@ -25,12 +25,14 @@ from pivq_jax.common.parallel import say
 from pivq_jax.common.psnr import psnr
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import Source, Subset
+from pivq_jax.data.sources import Source, Subset, first_images
 from pivq_jax.evaluation import atlas
 from pivq_jax.evaluation.attributes import attribute_metrics
+from pivq_jax.evaluation.copies import COPIES, copied_share, mean_share
+from pivq_jax.evaluation.features import Features
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
-from pivq_jax.evaluation.prdc import compare_features, prdc
+from pivq_jax.evaluation.prdc import compare_images, prdc
 from pivq_jax.evaluation.prior import draw_sets
 from pivq_jax.evaluation.reconstruction import WINDOW, mean_lpips, ssim
 from pivq_jax.evaluation.session import Draw, Session, alex_weights
@@ -100,25 +102,37 @@ def distribution(session: Session) -> dict[str, Any]:
     parents = session.samples.parents
     averaged = average_pixels(session.pool, parents, session.settings.batch_size)
 
-    def compare(features: np.ndarray) -> dict[str, Any]:
-        found: dict[str, Any] = {"sample_images": len(features)}
-        found |= compare_features(real, features, k)
+    def compare(features: Features) -> dict[str, Any]:
+        found: dict[str, Any] = {"sample_images": len(features.whole)}
+        found |= compare_images(real, features, k)
         if least > FEW_NEIGHBOURS != k:
-            found["k3"] = prdc(real, features, FEW_NEIGHBOURS)._asdict()
+            found["k3"] = prdc(real.whole, features.whole, FEW_NEIGHBOURS)._asdict()
         return found
 
     return {
         **compare(sampled),
-        "rfid": frechet_distance(real, rebuilt),
+        "rfid": frechet_distance(real.whole, rebuilt),
         "baselines": {
             "training images": compare(session.training_features),
-            "averaged pairs": compare(session.extractor.extract(averaged, len(parents))),
+            "averaged pairs": compare(session.extractor.extract_all(averaged, len(parents))),
         },
         "feature_network": session.extractor.network,
         "feature_preprocessing": session.extractor.preprocessing,
         "real_images": len(real),
         "neighbours": k,
     }
+
+
+def copies(session: Session) -> dict[str, Any]:
+    """Measures which share of samples, and of test images, is in one training image."""
+    made = session.decode(session.samples.codes[:COPIES])
+    if jax.process_index():
+        return {}  # as in `distribution`
+    train, test = session.dataset.train, first_images(session.dataset.test, COPIES)
+    images = {"copied_share": made, "copied_share_test": images_of(test, range(len(test)))}
+    both = np.concatenate([*images.values()])
+    shares = np.split(copied_share(both, session.batches_of(train)), [len(made)])
+    return {name: mean_share(each) for name, each in zip(images, shares, strict=True)}
 
 
 def average_pixels(source: Source, parents: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
@@ -174,7 +188,7 @@ def neighbours(session: Session) -> dict[str, Any]:
     """Draws samples beside their nearest training images, parents or not, to reveal copies."""
     found, count = session.samples, len(session.training_images)
     shown = min(10, len(found.images))
-    sampled = session.sample_features[:shown]
+    sampled = session.sample_features.whole[:shown]
     if jax.process_index():
         return {}  # as in `distribution`
     others = np.unique(found.parents[:shown])
@@ -182,9 +196,9 @@ def neighbours(session: Session) -> dict[str, Any]:
         session.dataset.train, np.concatenate([np.arange(count), others[others >= count]])
     )
     near = min(5, len(searched))
-    features = session.training_features
+    features = session.training_features.whole
     if len(searched) > count:
-        added = session.features_of(Subset(searched, range(count, len(searched))))
+        added = session.features_of(Subset(searched, range(count, len(searched)))).whole
         features = np.concatenate([features, added])
     nearest = nearest_neighbours(sampled, features, near)
     rows = [
@@ -289,4 +303,5 @@ STAGES: dict[str, Callable[[Session], dict[str, Any]]] = {
     "samples": samples,
     "distribution": distribution,
     "neighbours": neighbours,
+    "copies": copies,
 }

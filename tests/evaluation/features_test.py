@@ -1,12 +1,15 @@
 """Feature extraction: batches, names, and what is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import features, inception
 from pivq_jax.evaluation.features import NETWORKS, feature_extractor
+from pivq_jax.losses.perceptual import lpips_features
 
 
 def images(count: int, size: int = 32) -> np.ndarray:
@@ -44,6 +47,22 @@ def test_every_image_gets_the_features_it_gets_alone(vgg):
     assert result.shape == (10, vgg.dim) and result.dtype == np.float32
     for i in (0, 5, 9):
         np.testing.assert_allclose(vgg.extract(x[i : i + 1])[0], result[i], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 56])  # with a map of 4 and of 7 places on a side
+def test_quadrants_are_averages_over_quarters_of_the_map(vgg, size):
+    x = images(6, size)
+    found = vgg.extract_all(x)
+    maps = np.asarray(lpips_features(vgg.params, images_to_float(jnp.asarray(x)), "vgg")[3])
+    half = -(-maps.shape[1] // 2)  # a middle row or column counts on both sides
+    corners = [maps[:, r, c] for r in np.s_[:half, -half:] for c in np.s_[:half, -half:]]
+    expected = np.concatenate([corner.mean((1, 2)) for corner in corners], 1)
+    assert found.quadrants.shape == (6, 4 * vgg.dim)
+    np.testing.assert_allclose(found.quadrants, expected, atol=1e-5)
+    np.testing.assert_array_equal(found.whole, vgg.extract(x))
+    if size == 32:  # quarters that share nothing have the mean of the image
+        means = found.quadrants.reshape(6, 4, -1).mean(1)
+        np.testing.assert_allclose(means, found.whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [[3, 3, 3, 1], [4, 0, 6]])
@@ -99,7 +118,7 @@ def test_inception_features_are_of_the_block_with_so_many_channels(random_params
     """Blocks themselves are compared with pytorch-fid's in inception_test.py."""
     extractor = feature_extractor(name)
     found = jax.eval_shape(extractor.apply, random_params, images(3, 24))
-    assert found.shape == (3, extractor.dim) and name == f"inception_{extractor.dim}"
+    assert found.shape == (3, 5, extractor.dim) and name == f"inception_{extractor.dim}"
 
 
 @pytest.mark.usefixtures("random_inception")

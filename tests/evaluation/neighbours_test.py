@@ -103,8 +103,11 @@ def test_the_parents_of_the_samples_shown_are_searched(samples):
     parents = np.array([[3, 19], [17, 2]])
     images = np.stack([pool[int(first)]["image"] for first, _ in parents])  # copies of a parent
 
+    def as_features(values):
+        return SimpleNamespace(whole=values.reshape(len(values), -1).astype(np.float32))
+
     def features(source):
-        return np.stack([source[i]["image"].ravel() for i in range(len(source))]).astype(np.float32)
+        return as_features(np.stack([source[i]["image"] for i in range(len(source))]))
 
     saved = {}
     session = SimpleNamespace(
@@ -112,7 +115,7 @@ def test_the_parents_of_the_samples_shown_are_searched(samples):
         samples=Samples(images, None, parents),
         training_images=first_images(train, samples),
         training_features=features(first_images(train, samples)),
-        sample_features=images.reshape(2, -1).astype(np.float32),
+        sample_features=as_features(images),
         features_of=features,
         save=saved.__setitem__,
     )

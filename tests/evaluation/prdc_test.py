@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import neighbours
-from pivq_jax.evaluation.prdc import compare_features, prdc
+from pivq_jax.evaluation.features import Features
+from pivq_jax.evaluation.prdc import compare_features, compare_images, prdc
 
 
 def package(real, fake, k):
@@ -207,3 +208,14 @@ def test_fid_and_prdc_of_one_pair_of_sets_are_those_of_their_packages():
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (real, fake)]
     expected = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_quadrants_are_judged_by_features_of_their_own():
+    rng = np.random.default_rng(0)
+    real, fake = (
+        Features(*(rng.normal(size=(40, size)).astype(np.float32) for size in (3, 12)))
+        for _ in range(2)
+    )
+    found = compare_images(real, fake, 5)
+    assert found.pop("quadrants") == prdc(real.quadrants, fake.quadrants, 5)._asdict()
+    assert found == compare_features(real.whole, fake.whole, 5)

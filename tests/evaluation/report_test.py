@@ -42,12 +42,13 @@ def test_nothing_is_left_out_and_features_are_named(trained):
 def test_samples_and_baselines_are_measured_alike(trained):
     metrics = trained.metrics
     names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
-    compared = [{n: metrics[n] for n in (*names, "k3")}, *metrics["baselines"].values()]
+    parts = ("quadrants", "k3")
+    compared = [{n: metrics[n] for n in (*names, *parts)}, *metrics["baselines"].values()]
     assert set(metrics["baselines"]) == {"training images", "averaged pairs"}
     for row in compared:
-        few = row["k3"]
-        assert tuple(few) == names[2:] and all(math.isfinite(value) for value in few.values())
-        assert tuple(row) == (*names, "k3") and all(math.isfinite(row[n]) for n in names)
+        for found in (row[part] for part in parts):
+            assert tuple(found) == names[2:] and all(map(math.isfinite, found.values()))
+        assert tuple(row) == (*names, *parts) and all(math.isfinite(row[n]) for n in names)
         assert all(0 <= row[n] <= 1 for n in ("precision", "recall", "coverage"))
     # A model of sixty steps draws worse faces than real ones are.
     assert metrics["baselines"]["training images"]["fid"] < metrics["fid"]

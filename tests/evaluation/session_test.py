@@ -102,6 +102,6 @@ def test_images_of_a_few_samples_are_kept_and_features_are_of_all(session, monke
     monkeypatch.setattr(
         session_module, "decode_batches", lambda model, codes: iter(np.split(codes, 2))
     )
-    session.extractor = SimpleNamespace(extract=lambda batches, total: [*batches])
+    session.extractor = SimpleNamespace(extract_all=lambda batches, total: [*batches])
     assert session.samples.images.tolist() == [*range(6)] and len(session.samples.codes) == 20
     assert np.concatenate(session.sample_features).tolist() == [*range(20)]

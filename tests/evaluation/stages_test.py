@@ -8,6 +8,7 @@ import numpy as np
 
 from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.evaluation import stages
+from pivq_jax.evaluation.features import Features
 
 
 def test_processes_but_the_first_decode_with_all_devices_and_read_no_images(monkeypatch):
@@ -21,7 +22,7 @@ def test_processes_but_the_first_decode_with_all_devices_and_read_no_images(monk
         settings=EvaluateConfig(),
         test_codes=np.arange(18).reshape(9, 2),
         samples=SimpleNamespace(images=np.zeros((9, 4, 4, 3), np.uint8)),
-        sample_features=np.zeros((9, 5), np.float32),
+        sample_features=Features(np.zeros((9, 5), np.float32), np.zeros((9, 20), np.float32)),
         extractor=SimpleNamespace(extract=lambda batches, total: decoded.extend(batches)),
     )
     assert stages.distribution(session) == stages.neighbours(session) == {}
