@@ -6,8 +6,8 @@ calls of lapx, fastlap and lapcpp (`pip install` those to compare with) in as ma
 cores for this process; `taskset -c 0` leaves one to all. The time to compile is measured apart.
 
 `--tpu` adds estimates of the TPU compiler, which need libtpu (`pip install "jax[tpu]"`) but no TPU.
-On a machine with a GPU the JAX methods run there. A peer for GPUs, torch-linear-assignment, which
-is built from source with CUDA, is not among the solvers.
+On a machine with a GPU the JAX methods run there; the peer to compare with would be the CUDA build
+of torch-linear-assignment, which this command does not run.
 """
 
 import importlib.metadata
