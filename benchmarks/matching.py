@@ -1,11 +1,16 @@
 """Compares matching with other solvers: `python -m benchmarks.matching [--quick] [--tpu=v5e:2x2]`.
 
-All methods solve the same batches in one run, in turn; the table contains medians. SciPy and lapx
-get precomputed float64 arrays and run on the host in one thread. lapx is left out where it is not
-installed. `--tpu` adds estimates of the TPU compiler, which need libtpu (`pip install "jax[tpu]"`)
-but no TPU. On a machine with a GPU the JAX methods run there.
+All methods solve the same batches in one run, in turn; the table contains medians. Solvers of other
+packages than JAX get precomputed float64 arrays and run on the host: SciPy in one thread, the batch
+calls of lapx, fastlap and lapcpp (`pip install` those to compare with) in as many as there are CPU
+cores for this process; `taskset -c 0` leaves one to all. The time to compile is measured apart.
+
+`--tpu` adds estimates of the TPU compiler, which need libtpu (`pip install "jax[tpu]"`) but no TPU.
+On a machine with a GPU the JAX methods run there; the peer to compare with would be the CUDA build
+of torch-linear-assignment, which this command does not run.
 """
 
+import importlib.metadata
 import os
 import statistics
 import time
@@ -34,9 +39,15 @@ SIZES = (
     (32, 256, 1024),
 )
 KINDS = ("gaussian", "noised", "clustered", "low_rank", "integer")
+PEERS = {"lapx": "lap", "fastlap": "fastlap", "lapcpp": "lapcpp"}  # packages and their modules
 OWN = ("auto", "auction", "sinkhorn", "greedy")
 DIMENSIONS = 64
 LEAST_REPEATS = 3
+
+
+def host_threads() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int = 0) -> np.ndarray:
@@ -72,33 +83,54 @@ def solve_scipy(cost: np.ndarray) -> np.ndarray:
     return np.stack([scipy.optimize.linear_sum_assignment(problem)[1] for problem in cost])
 
 
-def solve_lapx(cost: np.ndarray) -> np.ndarray:
-    """Columns int32 [B, N] by lapx, one problem after another."""
-    import lap
-
-    square = cost.shape[1] == cost.shape[2]
-    return np.stack([lap.lapjv(problem, extend_cost=not square)[1] for problem in cost])
-
-
-def compiled(solve: Callable[[jax.Array], Any], cost: jax.Array) -> Callable[[], Any]:
-    """Returns a function that runs compiled code and waits for it."""
-    program = jax.jit(solve).lower(cost).compile()
-    return lambda: jax.block_until_ready(program(cost))
-
-
-def runners(cost: np.ndarray, quick: bool) -> dict[str, Callable[[], Any]]:
-    """Returns a function for each method that is available here, for this batch."""
-    wide, on_device = cost.astype(np.float64), jnp.asarray(cost)
-    calls: dict[str, Callable[[], Any]] = {"scipy": lambda: solve_scipy(wide)}
+def peers(cost: np.ndarray, threads: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Returns the batch calls of the installed `PEERS`, for float64 [B, N, K]: columns [B, N]."""
+    solvers: dict[str, Callable[..., Any]] = {}
     if has("lap"):
-        calls["lapx"] = lambda: solve_lapx(wide)
-    for method in OWN[: 1 if quick else None]:
-        calls[method] = compiled(partial(match, method=method), on_device)
+        import lap
+
+        solvers["lapx"] = partial(lap.lapjvh_batch, extend_cost=True)  # its fastest one
+    if has("fastlap"):
+        import fastlap
+
+        solvers["fastlap"] = fastlap.lapjvx_batch
+    if has("lapcpp"):
+        import lapcpp
+
+        solvers["lapcpp"] = partial(lapcpp.lapjv_batch, extend_cost=True)
+
+    def columns_by(solve: Callable[..., Any]) -> Callable[[], np.ndarray]:
+        # All rows are matched, and in order, so the columns alone say how.
+        return lambda: np.stack(solve(cost, return_cost=False, n_threads=threads)[1])
+
+    return {name: columns_by(solve) for name, solve in solvers.items()}
+
+
+def compiled(solve: Callable[[jax.Array], Any], cost: jax.Array) -> tuple[Callable[[], Any], float]:
+    """Returns a function that runs compiled code and waits for it, and the seconds to compile it.
+
+    These include tracing.
+    """
+    begin = time.perf_counter()
+    program = jax.jit(solve).lower(cost).compile()
+    return lambda: jax.block_until_ready(program(cost)), time.perf_counter() - begin
+
+
+def runners(cost: np.ndarray, quick: bool) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
+    """Returns a function for each method available, for this batch, and seconds to compile them."""
+    wide, on_device = cost.astype(np.float64), jnp.asarray(cost)
+    programs = {
+        method: compiled(partial(match, method=method), on_device)
+        for method in OWN[: 1 if quick else None]
+    }
     # optax returns rows and columns, as for N = K one of them is known without solving the problem.
-    calls["optax vmap"] = compiled(jax.vmap(hungarian_algorithm), on_device)
+    programs["optax vmap"] = compiled(jax.vmap(hungarian_algorithm), on_device)
     if not quick:
-        calls["optax map"] = compiled(partial(jax.lax.map, hungarian_algorithm), on_device)
-    return calls
+        one_by_one = partial(jax.lax.map, hungarian_algorithm)
+        programs["optax map"] = compiled(one_by_one, on_device)
+    calls = {"scipy": lambda: solve_scipy(wide), **peers(wide, host_threads())}
+    calls |= {name: call for name, (call, _) in programs.items()}
+    return calls, {name: seconds for name, (_, seconds) in programs.items()}
 
 
 def time_in_turns(
@@ -133,7 +165,8 @@ def run_cell(size: tuple[int, int, int], kind: str, quick: bool) -> dict[str, An
     mean cost if that is larger.
     """
     cost = make_cost(kind, *size)
-    seconds, results = time_in_turns(runners(cost, quick), 5 if quick else 7, budget=0.4)
+    calls, compile_seconds = runners(cost, quick)
+    seconds, results = time_in_turns(calls, 5 if quick else 7, budget=0.4)
 
     def total(columns: Any) -> np.ndarray:
         picked = np.asarray(columns)[..., None]
@@ -142,16 +175,19 @@ def run_cell(size: tuple[int, int, int], kind: str, quick: bool) -> dict[str, An
     optimum = total(results["scipy"])
     reference = np.maximum(optimum, cost.mean((1, 2)))
     own = [name for name in OWN if name in results]
+    found = {name: results[name].columns for name in own}
+    found |= {name: results[name] for name in PEERS if name in results}
     row: dict[str, Any] = {
         "size": size,
         "kind": kind,
         "milliseconds": {name: 1e3 * taken for name, taken in seconds.items()},
         "ratio": {name: taken / seconds["scipy"] for name, taken in seconds.items()},
         "excess": {
-            name: float(np.max((total(results[name].columns) - optimum) / reference))
-            for name in own
+            name: float(np.max((total(columns) - optimum) / reference))
+            for name, columns in found.items()
         },
         "gap": {name: float(np.max(np.asarray(results[name].gap) / reference)) for name in own},
+        "compile_seconds": compile_seconds,
         "steps": {name: int(n) for name, n in count_steps(jnp.asarray(cost))._asdict().items()},
     }
     ratios = [f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items() if name != "scipy"]
@@ -173,8 +209,13 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     print(f"auto / SciPy: worst cell {worst['ratio']['auto']:.2f} (at most 1.0), {cell}")
     print(f"optax vmap / auto: least {slower:.1f} (at least 4)")
     for name in rows[0]["excess"]:
-        over, bound = (max(row[key][name] for row in rows) for key in ("excess", "gap"))
-        print(f"{name}: largest excess {over:.1e} of the cost, certified {bound:.1e}")
+        over = max(row["excess"][name] for row in rows)
+        bounds = [row["gap"][name] for row in rows if name in row["gap"]]
+        certified = f", certified {max(bounds):.1e}" if bounds else ""
+        print(f"{name}: largest excess {over:.1e} of the cost{certified}")
+    for name in rows[0]["compile_seconds"]:
+        taken = [row["compile_seconds"][name] for row in rows]
+        print(f"{name}: compiled in {statistics.median(taken):.2f} s, at most {max(taken):.2f} s")
     return {
         "geometric_mean": mean,
         "worst": worst["ratio"]["auto"],
@@ -194,10 +235,13 @@ def main() -> None:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
     device = jax.devices()[0].device_kind
-    print(f"device {device}, {os.cpu_count()} CPU cores, jax {jax.__version__}")
+    installed = [name for name in ("scipy", "optax", "jax", *PEERS) if has(PEERS.get(name, name))]
+    versions = {name: importlib.metadata.version(name) for name in installed}
+    print(f"device {device}, {host_threads()} threads, {versions}")
     sizes = SIZES[:3] if options.quick else SIZES
     rows = [run_cell(size, kind, options.quick) for size in sizes for kind in KINDS]
-    report: dict[str, Any] = {"device": device, "rows": rows, "summary": summarise(rows)}
+    report: dict[str, Any] = {"device": device, "threads": host_threads(), "versions": versions}
+    report |= {"rows": rows, "summary": summarise(rows)}
     if options.tpu:
         report["tpu"] = [
             matching_tpu.estimate(options.tpu, make_cost(kind, 8, 256, 512), kind)

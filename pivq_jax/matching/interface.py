@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from pivq_jax.matching import auction, certificate, greedy, shortest_path, sinkhorn
+from pivq_jax.matching import auction, certificate, greedy, reduction, shortest_path, sinkhorn
 
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 
@@ -15,16 +16,20 @@ METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 class Matching(NamedTuple):
     """A one-to-one assignment of rows to columns for each problem of a batch."""
 
-    columns: jax.Array  # int32 [..., N], the column of each row; always distinct and valid indices
-    cost: jax.Array  # float32 [...], the sum of the chosen entries
-    # float32 [...], certified upper bound on the cost minus the optimum; inf if not converged
+    # int32 [..., N], the column of each row; distinct and valid indices, for every input. If N > K,
+    # N - K rows have none: -1
+    columns: jax.Array
+    # float32 [...], the sum of the chosen entries, NaN if the problem contains NaN or -inf; float64
+    # under x64, if the costs were float64 or integers of 32 or 64 bits
+    cost: jax.Array
+    # as `cost`, certified upper bound on its difference from the optimum; inf if not converged
     gap: jax.Array
-    # bool [...], False if the problem contains NaN or -inf, or if no complete matching without
-    # forbidden (+inf) pairs was found
+    # bool [...], whether `columns` is a complete matching without forbidden (+inf) pairs, of costs
+    # without NaN and -inf. Exact methods then found an optimum; `gap` says how good others are
     converged: jax.Array
 
 
-def match(cost: jax.Array, method: str = "auto") -> Matching:
+def match(cost: Any, method: str = "auto", maximize: bool = False) -> Matching:
     """Assigns a distinct column to each row so that the total cost is minimal.
 
     Works under `jit`, `vmap` (solved as one batch), `lax.map`, and `shard_map` over the batch axis
@@ -33,8 +38,10 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
     the gradient of `gap` is 0.
 
     Args:
-        cost: floating-point [..., N, K] with 1 <= N <= K and any leading batch shape; converted to
-            float32. +inf forbids a pair.
+        cost: real [..., N, K] with any leading batch shape, of JAX or NumPy. +inf forbids a pair.
+            Computed in float32; float64 and integers of 32 or 64 bits are rounded to that only
+            after the least cost of each row, and if N = K of each column, has been subtracted.
+            This includes arrays of NumPy without x64.
         method: the solver, one of `METHODS`:
 
             - "shortest_path": exact; one problem after another. Fastest on CPU.
@@ -45,37 +52,61 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
               most 16 rows, which offers too little parallelism; otherwise "auction". The shape is
               checked at trace time and the platform at lowering, so one traced function serves
               several platforms.
+        maximize: whether the total is to be maximal instead. Then -inf forbids a pair, and +inf is
+            as bad as NaN.
 
     Returns:
-        A `Matching` with the leading shape of `cost`. Its columns are a valid one-to-one assignment
-        for every input; see `Matching` for NaN, -inf and infeasible problems.
+        A `Matching` with the leading shape of `cost`.
 
     Raises:
-        ValueError: at trace time, if `cost` is not a floating-point array of such a shape, or has
-            2^31 entries or more, or if `method` is unknown.
+        ValueError: at trace time, if `cost` has fewer than two axes or an entry is not a real
+            number, if N K is about 2^31 or more, or if `method` is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"unknown matching method {method!r}: use one of {', '.join(METHODS)}")
-    cost = jnp.asarray(cost)
-    if cost.ndim < 2 or 0 in cost.shape or cost.shape[-2] > cost.shape[-1]:
-        raise ValueError(
-            f"cost has shape {cost.shape}; it must be [..., N, K], not empty, with 1 <= N <= K "
-            "(transpose it to give each column its own row)"
+    if not isinstance(cost, np.ndarray):
+        cost = jnp.asarray(cost)
+    if cost.ndim < 2:
+        raise ValueError(f"cost has shape {cost.shape}; it must be [..., N, K]")
+    if not any(jnp.issubdtype(cost.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise ValueError(f"cost has dtype {cost.dtype}; it must be of real numbers")
+    *batch, num_rows, num_columns = cost.shape
+    if num_rows > num_columns:
+        turned = match(cost.swapaxes(-1, -2), method, maximize)
+        none = jnp.full((*batch, num_rows), -1, jnp.int32)
+        columns = jnp.broadcast_to(jnp.arange(num_columns, dtype=jnp.int32), turned.columns.shape)
+        return turned._replace(
+            columns=jnp.put_along_axis(none, turned.columns, columns, axis=-1, inplace=False)
         )
-    if (cost.shape[-2] + 1) * cost.shape[-1] >= 2**31:  # solvers number all pairs in 32 bits
+    if (num_rows + 1) * num_columns >= 2**31:  # solvers number all pairs in 32 bits
         raise ValueError(f"cost has shape {cost.shape}; (N + 1) * K must be below 2^31")
-    if not jnp.issubdtype(cost.dtype, jnp.floating):
-        raise ValueError(f"cost has dtype {cost.dtype}; cast it to float32 first")
-    cost = cost.astype(jnp.float32)
+    float_type = jnp.float32
+    if not reduction.is_exact(cost.dtype):
+        float_type = jax.dtypes.canonicalize_dtype(np.float64)
+    if 0 in cost.shape:
+        nothing = jnp.zeros(batch, float_type)
+        columns = jnp.zeros((*batch, num_rows), jnp.int32)
+        return Matching(columns, nothing, nothing, jnp.ones(batch, bool))
     with jax.named_scope("matching"):  # launch/hlo.py and profiles find it by this name
-        columns, gap, converged = _solver(method)(jax.lax.stop_gradient(cost))
-        chosen = jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0]
-        return Matching(columns, jnp.sum(chosen, axis=-1), gap, converged)
+        reduced, scale = reduction.to_float32(cost, maximize)
+        columns, gap, valid = _solver(method)(reduced)
+
+        def total(cost: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.take_along_axis(cost, columns[..., None], axis=-1), axis=(-2, -1))
+
+        if not reduction.is_exact(cost.dtype):
+            gap = (gap + reduction.ROUNDING * total(reduced)).astype(float_type) * scale
+            gap = jnp.where(gap < jnp.inf, gap, jnp.inf)  # not NaN
+        chosen = total(jnp.asarray(cost.astype(float_type)))
+        return Matching(columns, jnp.where(valid, chosen, jnp.nan), gap, gap < jnp.inf)
 
 
 @functools.cache
 def _solver(method: str) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns a function that maps float32 [..., N, K] to columns, gap and converged."""
+    """Returns a function that maps float32 [..., N, K], N <= K, to columns, gap and validity.
+
+    The gap is inf if there is no result; not valid is what contains NaN or -inf.
+    """
 
     @jax.custom_batching.custom_vmap
     def solve(cost: jax.Array) -> tuple[jax.Array, ...]:
@@ -124,4 +155,4 @@ def _solve_safely(
     columns = certificate.complete(columns, cost.shape[-1])
     gap = certificate.certify(safe, columns, prices)
     converged = valid & complete & (gap < jnp.inf)
-    return columns, jnp.where(converged, gap * scale, jnp.inf), converged
+    return columns, jnp.where(converged, gap * scale, jnp.inf), valid

@@ -24,9 +24,12 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _potentials(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the column and row potentials of one problem; free columns have price 0."""
     # ott-jax takes a second to import and is not needed by the other methods.
-    from ott.geometry import geometry
-    from ott.problems.linear import linear_problem
-    from ott.solvers.linear import sinkhorn
+    try:
+        from ott.geometry import geometry
+        from ott.problems.linear import linear_problem
+        from ott.solvers.linear import sinkhorn
+    except ImportError as error:
+        raise ImportError("method 'sinkhorn' needs ott-jax: pip install ott-jax") from error
 
     num_rows, num_columns = cost.shape
     finite = jnp.isfinite(cost)

@@ -126,6 +126,9 @@ def match_latents(latents: jax.Array, codebook: jax.Array, method: str = "auto")
         distinct = jnp.all(in_order[..., 1:] != in_order[..., :-1])
 
         def solve(cost: jax.Array) -> Pair:
+            rows, entries = cost.shape[-2:]
+            if rows > entries:  # `match` would leave rows without a column
+                raise ValueError(f"{rows} latents cannot have distinct ones of {entries} entries")
             result = match(cost, method=method)
             return result.columns, result.converged
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from benchmarks import matching
@@ -23,3 +24,12 @@ def test_a_slow_call_is_warm_and_timed_three_times(monkeypatch):
     seconds, results = matching.time_in_turns(calls, 7, budget=0.4)
     assert called == {"slow": 1 + 3, "fast": 1 + 7} and results == {"slow": "slow", "fast": "fast"}
     assert seconds == {"slow": 2.0, "fast": pytest.approx(0.01)}
+
+
+@pytest.mark.parametrize("name", matching.PEERS)
+def test_peers_solve_the_same_problems(name):
+    pytest.importorskip(matching.PEERS[name])
+    for size in ((3, 6, 6), (3, 6, 10)):
+        cost = matching.make_cost("gaussian", *size).astype(np.float64)
+        found = matching.peers(cost, threads=1)[name]()
+        np.testing.assert_array_equal(found, matching.solve_scipy(cost))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 from pivq_jax.matching import METHODS, match
 from tests.matching import problems
@@ -21,11 +22,9 @@ OFTEN = [
 @pytest.mark.parametrize(
     "cost",
     [
-        np.zeros((3, 2), np.float32),
         np.zeros(3, np.float32),
-        np.zeros((2, 3), np.int32),
-        np.zeros((0, 3), np.float32),
-        np.zeros((0, 2, 3), np.float32),
+        np.zeros((2, 3), np.complex64),
+        np.full((2, 3), None),
     ],
 )
 def test_refuses_unfit_arrays(cost):
@@ -43,6 +42,62 @@ def test_refuses_more_pairs_than_32_bits_number():
 def test_refuses_an_unknown_method():
     with pytest.raises(ValueError, match="shortest_path"):
         match(COST, "hungarian")
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (0, 2, 3), (0, 3, 2), (2, 0, 5)])
+def test_an_empty_problem_costs_nothing_and_an_empty_batch_has_no_results(shape):
+    result = match(np.zeros(shape, np.float32))
+    assert result.columns.tolist() == np.full(shape[:-1], -1).tolist()  # no rows, or none to take
+    assert result.columns.dtype == jnp.int32 and result.converged.dtype == bool
+    assert result.cost.tolist() == result.gap.tolist() == np.zeros(shape[:-2]).tolist()
+    assert result.converged.shape == shape[:-2] and result.converged.all()
+
+
+def test_an_empty_batch_comes_out_of_jit_and_vmap():
+    one = lambda cost: match(cost).columns  # noqa: E731
+    assert jax.jit(jax.vmap(one))(jnp.zeros((0, 2, 3))).shape == (0, 2)
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_more_rows_than_columns_leave_rows_without_one(method):
+    cost = np.swapaxes(COST, 1, 2)  # 9 rows, 5 columns
+    result = jax.jit(partial(match, method=method))(cost)
+    for problem, columns, total in zip(cost, np.asarray(result.columns), result.cost):
+        rows = np.flatnonzero(columns >= 0)
+        best = scipy.optimize.linear_sum_assignment(problem)
+        np.testing.assert_array_equal((rows, columns[rows]), best)
+        assert (np.delete(columns, rows) == -1).all()
+        np.testing.assert_allclose(total, problem[best].sum(), rtol=1e-6)
+    gradient = jax.grad(lambda cost: match(cost, method).cost.sum())(jnp.asarray(cost))
+    np.testing.assert_array_equal(gradient, jax.nn.one_hot(result.columns, 5))
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_maximizes(method):
+    result = match(COST, method, maximize=True)
+    best = [scipy.optimize.linear_sum_assignment(problem, maximize=True) for problem in COST]
+    np.testing.assert_array_equal(result.columns, [columns for _, columns in best])
+    totals = [problem[pairs].sum() for problem, pairs in zip(COST, best)]
+    np.testing.assert_allclose(result.cost, totals, rtol=1e-6)
+    gradient = jax.grad(lambda cost: match(cost, method, True).cost.sum())(jnp.asarray(COST))
+    np.testing.assert_array_equal(gradient, jax.nn.one_hot(result.columns, 9))
+
+
+def test_when_maximizing_minus_infinity_forbids_and_infinity_is_no_number():
+    cost = COST.copy()
+    cost[0, 0, 1:], cost[1, 0, 0] = -np.inf, np.inf
+    result = match(cost, maximize=True)
+    assert result.columns[0, 0] == 0 and result.converged.tolist() == [True, False] + 4 * [True]
+
+
+@pytest.mark.parametrize("method", OFTEN)
+def test_the_cost_of_a_problem_with_nan_is_nan(method):
+    cost = COST.copy()
+    cost[0, 0, np.argmax(cost[0, 0])] = np.nan  # no entry that any method would choose
+    cost[1, 1, np.argmax(cost[1, 1])] = -np.inf
+    cost[2, :2, 1:] = np.inf
+    total = np.asarray(match(cost, method).cost)
+    assert np.isnan(total[:2]).all() and total[2] == np.inf and np.isfinite(total[3:]).all()
 
 
 @pytest.mark.parametrize("method", OFTEN)
