@@ -87,11 +87,7 @@ def train(
     with parallel.alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
         dataset = dataset_from_config(config)
-        if (first := parallel.from_first_process(dataset.identity)) != dataset.identity:
-            raise InputError(  # such as an unfinished copy
-                f"this process has other data ({dataset.identity}) than process 0 ({first}): copy"
-                " the data again"
-            )
+        parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
         lpips_weights = lpips_weights_from_config(config, mesh)
         steps = Steps(config, mesh)
