@@ -211,6 +211,14 @@ class Checkpoints:
             " again"
         )
 
+    def set_aside(self, step: int) -> bool:
+        """Renames a checkpoint that is whole but of no use; False if there is none of this step."""
+        with contextlib.suppress(OSError):  # the write may have failed
+            self.wait()
+        if there := step in self.steps():
+            self._set_aside([step])
+        return there
+
     def _set_aside(self, steps: list[int]) -> None:
         """Renames damaged checkpoints, so that their steps can be saved again."""
         if self._read_only or not steps:
