@@ -199,11 +199,16 @@ def check_in_first_process(check: Callable[[], Any]) -> None:
         try:
             check()
         except Exception as error:  # whatever it is, the others wait for an answer
-            kind = "OSError" if isinstance(error, OSError) else "InputError"
+            kind = f"OSError:{error.errno}" if isinstance(error, OSError) else "InputError"
             failure = f"{kind} {str(error) or repr(error)}"
     if failure := from_first_process(failure):
         kind, _, message = failure.partition(" ")
-        raise OSError(message) if kind == "OSError" else InputError(message)
+        if kind == "InputError":
+            raise InputError(message)
+        raised = OSError(message)
+        code = kind.partition(":")[2]
+        raised.errno = int(code) if code.isdigit() else None
+        raise raised
 
 
 @contextlib.contextmanager
