@@ -117,7 +117,7 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
     except OSError as error:
         if remedy := _OF_PATHS.get(error.errno or 0):
             what = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-            return refuse(f"{_shortened(what)}: {remedy}{failed}")
+            return refuse(f"{_shortened(what)}: {remedy}")
         print(f"error: {error}{failed}", file=sys.stderr)
     except Exception as error:
         if not any(map(of_client, causes(error))):
@@ -131,7 +131,9 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
 
 def _shortened(text: str) -> str:
     """A text with a path, of which names that are too long for a file are cut."""
-    parts = (part if len(part) <= 160 else f"{part[:40]}...{part[-40:]}" for part in text.split("/"))
+    parts = (
+        part if len(part) <= 160 else f"{part[:40]}...{part[-40:]}" for part in text.split("/")
+    )
     return printable("/".join(parts))
 
 

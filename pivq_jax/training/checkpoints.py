@@ -82,7 +82,9 @@ class Checkpoints:
         """Returns the steps of complete checkpoints in ascending order, as process 0 finds them."""
         newest_first = sorted(self._manager.all_steps(), reverse=True)
         sent = from_first_process("".join(f"{step} " for step in newest_first))
-        return sorted(map(int, sent.rpartition(" ")[0].split()))  # of over 2,000, the oldest are cut
+        return sorted(
+            map(int, sent.rpartition(" ")[0].split())
+        )  # of over 2,000, the oldest are cut
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
