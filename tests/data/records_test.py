@@ -125,8 +125,8 @@ def test_a_flipped_bit_is_damage_where_records_are_read(prepared, tmp_path, work
     shard.write_bytes(content)
     source = load_dataset("ffhq", image_size=32, path=tmp_path).train
     message = (
-        rf"^the prepared data in {shard.parent} is damaged \(.*\): delete that directory and run the"
-        " command again$"
+        rf"^the prepared data in {shard.parent} is damaged \(.*\): delete that directory"
+        " and run the command again$"
     )
     with pytest.raises(InputError, match=message) as refusal:
         for index in range(len(source)):

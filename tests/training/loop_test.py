@@ -388,7 +388,7 @@ def test_a_checkpoint_whose_next_loss_is_not_finite_is_not_the_last_good_one(
     )
     assert str(failure.value).startswith("the loss is nan at step 3: ")
     assert checkpoint_steps(tmp_path) == [1]
-    with pytest.raises(FloatingPointError, match="step 2 gave it .* that of step 1$"):
+    with pytest.raises(FloatingPointError, match=r"step 2 gave it .* that of step 1$"):
         loop.train(config, tmp_path)  # after the save of step 2
     assert checkpoint_steps(tmp_path) == [1]
 
