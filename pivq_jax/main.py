@@ -214,6 +214,7 @@ def _run(arguments: list[str]) -> int:
     from pivq_jax.common.files import cache_folder, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.common.stopping import Interrupted, end_on_sigterm
+    from pivq_jax.config.check import check_processes
 
     logging.set_verbosity(logging.WARNING)
     join_processes(_DISTRIBUTED.value)
@@ -233,6 +234,14 @@ def _run(arguments: list[str]) -> int:
         _PRETRAINED.value,
         training=_MODE.value == "train",
         **{name: value for name, value in options.items() if value is not None},
+    )
+    where = task.workdir if is_remote(task.workdir) else task.workdir.absolute()
+    check_processes(
+        task.config,
+        mode=_MODE.value,
+        workdir=str(where),
+        starts_from_weights=bool(task.init_from),
+        **{name: getattr(task, name) for name in ("set", "hide", "code", "prior")},
     )
     if not MODES[_MODE.value].trains or jax.process_count() == 1:
         end_on_sigterm()

@@ -228,6 +228,38 @@ def test_mistakes_get_one_line_and_write_nothing(commands, tmp_path, arguments, 
     assert not workdir.exists()
 
 
+UNUSABLE = {
+    "data": [FOLDER, "--config.data.path={path}"],
+    "config": ["--config={path}"],
+    "input": [FOLDER, "--mode=reconstruct", "--input={path}"],
+    "output": ["--pretrained=toon_faces", "--mode=sample", "--output={path}"],
+    "edited": ["--pretrained=toon_faces", "--mode=reconstruct", "--input=docs", "--output={path}"],
+    "compressed": ["--pretrained=toon_faces", "--mode=compress", "--input={path}", "--output=x"],
+    "weights": [FOLDER, "--config.data.name=random", "--init_from={path}"],
+    "published": ["--mode=sample", "--pretrained={path}"],
+}
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/within", "x" * 300])
+@pytest.mark.parametrize("arguments", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_link_in_a_loop_and_a_name_that_is_too_long_are_refused(
+    commands, tmp_path, arguments, name
+):
+    (tmp_path / "loop").symlink_to("loop")
+    given = [each.format(path=tmp_path / name) for each in arguments]
+    assert_refused(commands.run(*given, f"--workdir={tmp_path / 'run'}"), str(tmp_path)[:20])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/within", "x" * 300])
+def test_so_they_are_as_a_workdir(commands, tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    done = commands.run(
+        FOLDER, "--config.data.name=random", f"--workdir={tmp_path / name}", "--mode=evaluate"
+    )
+    assert_refused(done, str(tmp_path)[:20])
+
+
 @pytest.mark.parametrize(
     "line, message",
     [

@@ -6,16 +6,28 @@ use argparse (`CommandParser`), which needs neither absl nor a config.
 
 import argparse
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.errors import InputError, brief, printable
 from pivq_jax.common.output import outlive_output, print_and_exit
 from pivq_jax.common.retry import causes, of_client
 
 HELP = ("help", "h", "helpshort", "helpfull")  # flags that print the help
+
+
+# What the system says of a path that cannot be used as it was given, and what helps.
+_OF_PATHS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "allow it (chmod, chown), or give another path"),
+    errno.EROFS: "give a path that can be written",
+    errno.ELOOP: "remove that link, or give another path",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "part of this path is a file: give another path",
+    errno.EISDIR: "this is a folder: give another path",
+}
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -78,7 +90,8 @@ def _meant(name: str, fields: Sequence[str]) -> str:
 def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
-    `interrupted` is appended to what is said after Ctrl-C, and `failed` to the errors of files.
+    `interrupted` is appended to what is said after Ctrl-C, and `failed` to the errors of files. A
+    path that cannot be used as it was given is invalid input.
     """
     outlive_output()
     try:
@@ -91,6 +104,8 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:  # NumPy's or Python's; a device's
+        if str(error).startswith("Symlink loop"):  # of Python 3.12 and before
+            return refuse(f"{error}: {_OF_PATHS[errno.ELOOP]}")
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(
@@ -100,6 +115,9 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
             file=sys.stderr,
         )
     except OSError as error:
+        if remedy := _OF_PATHS.get(error.errno or 0):
+            what = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+            return refuse(f"{_shortened(what)}: {remedy}")
         print(f"error: {error}{failed}", file=sys.stderr)
     except Exception as error:
         if not any(map(of_client, causes(error))):
@@ -109,6 +127,14 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
             file=sys.stderr,
         )
     return 1
+
+
+def _shortened(text: str) -> str:
+    """A text with a path, of which names that are too long for a file are cut."""
+    parts = (
+        part if len(part) <= 160 else f"{part[:40]}...{part[-40:]}" for part in text.split("/")
+    )
+    return printable("/".join(parts))
 
 
 def resumable_exit_code(command: Callable[[], int]) -> int:

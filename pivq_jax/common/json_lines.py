@@ -1,11 +1,14 @@
 """Files of a run with a JSON object on each line; each object has the `step` it belongs to."""
 
-import contextlib
+import functools
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket, write_atomically
 
@@ -54,13 +57,37 @@ class JsonLines:
 
 
 def read_lines(path: Path, last_step: float = math.inf) -> list[dict[str, Any]]:
-    """The objects up to `last_step`; damaged lines, as a full disk leaves them, are left out."""
+    """The objects up to `last_step`; damaged lines, as a full disk leaves them, are left out.
+
+    So are those with a value that is no number, or a `step` or `seconds` that is not finite. The
+    first time, a warning says how many.
+    """
     if not path.exists():
         return []
-    records = []
+    records, damaged = [], 0
     for line in path.read_bytes().decode(errors="replace").split("\n")[:-1]:
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        try:
             record = json.loads(line)
-            if float(record["step"]) <= last_step:
-                records.append(record)
+        except (ValueError, RecursionError):
+            record = None
+        if not _is_whole(record):
+            damaged += 1
+        elif record["step"] <= last_step:
+            records.append(record)
+    if damaged:
+        _warn(path, damaged)
     return records
+
+
+def _is_whole(record: Any) -> bool:
+    """Whether a value of JSON is what a line holds."""
+    if not isinstance(record, dict) or any(type(x) not in (int, float) for x in record.values()):
+        return False
+    return "step" in record and all(
+        abs(record.get(name, 0)) <= sys.float_info.max for name in ("step", "seconds")
+    )
+
+
+@functools.cache
+def _warn(path: Path, damaged: int) -> None:
+    logging.warning("%s: %s damaged line(s) left out", path, damaged)

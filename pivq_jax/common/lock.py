@@ -3,8 +3,9 @@
 Where the file system has `flock`, the directory is locked with it. Buckets have none, and on NFS or
 FUSE other machines may not see it. So a process that holds or wants the lock also has a file in the
 directory, its claim, renewed every 20 seconds. It holds the lock if, once its claim is written, no
-other claim counts. A claim that is 60 seconds old does not count, nor does that of a process which
-had the `flock` that this one now has. The storage need only list files that were written before.
+other claim counts. A claim that this process has seen unchanged for 60 seconds does not count, nor
+does that of a process which had the `flock` that this one now has. Times of different clocks are
+never compared, as a clock may step back. The storage need only list files that were written before.
 """
 
 import contextlib
@@ -42,7 +43,8 @@ class DirectoryLock:
         self._directory = directory
         self._claim = directory / f"{PREFIX}{uuid.uuid4().hex[:12]}"
         self._since = time.time()
-        self._renewed = 0.0  # time of the last renewal, which goes on while a machine sleeps
+        self._renewed = 0.0  # when the claim was, by `_clock`
+        self._seen: dict[Path, tuple[str, float]] = {}  # other claims at first, and when
         self._flock: int | None = None  # descriptor of the locked directory
         self._device: int | None = None  # that of the directory, once it is locked with `flock`
         self._created: list[Path] = []
@@ -77,13 +79,11 @@ class DirectoryLock:
         self._release()
 
     def _acquire(self) -> None:
-        seen: dict[Path, float] = {}  # when claims had been renewed
         for attempt in itertools.count(1):
             holder = self._contend()
             if holder is None:
                 return
-            lives = holder.renewed != seen.setdefault(holder.path, holder.renewed)
-            if attempt >= ATTEMPTS and lives:
+            if attempt >= ATTEMPTS and holder.lives:
                 raise InputError(
                     f"{self._directory} is being trained in by {holder.process}: wait for its end,"
                     " or choose another --workdir"
@@ -100,9 +100,10 @@ class DirectoryLock:
                 self._flock = flock(self._directory)
                 self._device = None if self._flock is None else os.fstat(self._flock).st_dev
             except BlockingIOError:  # its process lives, whatever the age of its claim
-                unknown = _Claim(self._claim, "another process", 0.0, True)
-                newest = max(self._others(), key=lambda other: other.renewed, default=unknown)
-                return newest._replace(renewed=time.time())
+                others = self._others()
+                newest = max(others, key=lambda other: other.modified, default=None)
+                process = newest.process if newest else "another process"
+                return _Claim(self._claim, process, 0.0, counts=True, lives=True)
         self._write()
         others = self._others()
         if counting := [other for other in others if other.counts]:
@@ -117,25 +118,27 @@ class DirectoryLock:
             "host": platform.node(),
             "pid": os.getpid(),
             "since": self._since,
-            "renewed": time.time(),
+            "renewed": uuid.uuid4().hex,
             "machine": machine(),
             "flocked": self._device,
         }
         write_atomically(self._claim, json.dumps(record).encode())
-        self._renewed = time.time()
+        self._renewed = _clock()
 
     def _others(self) -> "list[_Claim]":
-        now = _modified(self._claim) or time.time()  # by the storage's clock, if it has one
         others = []
         for path in self._directory.iterdir():
             if not path.name.startswith(PREFIX) or path.name == self._claim.name:
                 continue
             if record := read_object(path):  # otherwise it has just been released
-                renewed = _modified(path) or _number(record.get("renewed"), now)
+                modified, now = _modified(path), _clock()
+                token = f"{modified!r} {record.get('renewed')}"
+                first, seen = self._seen.setdefault(path, (token, now))
+                lives = token != first
                 locked = record.get("machine"), record.get("flocked")
                 outlived = self._device is not None and locked == (machine(), self._device)
-                counts = abs(now - renewed) < COUNTS_FOR and not outlived
-                others.append(_Claim(path, _description(record), renewed, counts))
+                counts = not outlived and (lives or now - seen < COUNTS_FOR)
+                others.append(_Claim(path, _description(record), modified, counts, lives))
         return others
 
     def _renew_until_ended(self) -> None:
@@ -145,12 +148,12 @@ class DirectoryLock:
                 self._renew()
 
     def _renew(self) -> None:
-        kept = time.time() - self._renewed < COUNTS_FOR and bool(read_object(self._claim))
+        kept = _clock() - self._renewed < COUNTS_FOR and bool(read_object(self._claim))
         if kept and is_remote(self._claim):
             self._write()
         elif kept:  # also on a full disk
             os.utime(self._claim)
-            self._renewed = time.time()
+            self._renewed = _clock()
         elif other := self._contend():
             self._taken_by = other.process
 
@@ -170,8 +173,9 @@ class _Claim(NamedTuple):
 
     path: Path
     process: str  # for messages
-    renewed: float  # time of its renewal
+    modified: float  # by the storage's clock
     counts: bool  # otherwise the process has ended, or does not renew it
+    lives: bool  # it was renewed since this process first saw it
 
 
 def _description(record: dict[str, Any]) -> str:
@@ -190,6 +194,11 @@ def machine() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return platform.node()
+
+
+def _clock() -> float:
+    """Seconds that never step back, and go on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _modified(path: Path) -> float:

@@ -10,7 +10,7 @@ import platform
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ BATCH_AXES = (DATA, FSDP)
 MIN_SHARDED_SIZE = 2**14
 GRACE = 10.0  # seconds; see `end_without_others`
 PATIENCE = 900  # seconds in which all processes must have begun
+LONGEST = 2**14  # bytes of what processes tell each other
+LONGEST_VALUE = 100  # characters of a value that they compare; a config has about 100 values
 
 
 def join_processes(how: str) -> None:
@@ -153,12 +155,41 @@ def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., An
 
 
 def from_first_process(text: str) -> str:
-    """Returns what process 0 gives, at most 5,000 bytes of it; all processes must call this."""
+    """Returns what process 0 gives, at most `LONGEST` bytes of it; all processes must call this."""
+    return _from_process(0, text)
+
+
+def _from_process(index: int, text: str) -> str:
     if jax.process_count() == 1:
         return text
-    sent = np.frombuffer(text.encode(errors="backslashreplace")[:5000].ljust(5000, b"\0"), np.uint8)
-    received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)
+    content = text.encode(errors="backslashreplace")[:LONGEST]
+    sent = np.frombuffer(content.ljust(LONGEST, b"\0"), np.uint8)
+    is_source = jax.process_index() == index
+    received = np.asarray(multihost_utils.broadcast_one_to_all(sent, is_source), np.uint8)
     return received.tobytes().rstrip(b"\0").decode(errors="replace")
+
+
+def check_alike(values: Mapping[str, Any], remedy: str) -> None:
+    """Refuses processes that differ in named values; all must call this, and all fail if one does.
+
+    Together they would train a model of neither. The error names up to five values of the first
+    process that differs from process 0.
+    """
+    if jax.process_count() == 1:
+        return
+    own = [f"{name} = {repr(value)[:LONGEST_VALUE]}" for name, value in values.items()]
+    first = from_first_process("\n".join(own)).split("\n")
+    here, there = (sorted({*lines} - {*others}) for lines, others in ((own, first), (first, own)))
+    message = ""
+    if here or there:
+        more = ", ..." if len(here) > 5 else ""
+        message = (
+            f"process {jax.process_index()} has {', '.join(here[:5])}{more}, but process 0"
+            f" {', '.join(there[:5])}{more}: {remedy}"
+        )
+    differs = np.asarray(multihost_utils.process_allgather(np.int32(bool(message))))
+    if differs.any():
+        raise InputError(_from_process(int(differs.argmax()), message))
 
 
 def check_in_first_process(check: Callable[[], Any]) -> None:
@@ -168,11 +199,16 @@ def check_in_first_process(check: Callable[[], Any]) -> None:
         try:
             check()
         except Exception as error:  # whatever it is, the others wait for an answer
-            kind = "OSError" if isinstance(error, OSError) else "InputError"
+            kind = f"OSError:{error.errno}" if isinstance(error, OSError) else "InputError"
             failure = f"{kind} {str(error) or repr(error)}"
     if failure := from_first_process(failure):
         kind, _, message = failure.partition(" ")
-        raise OSError(message) if kind == "OSError" else InputError(message)
+        if kind == "InputError":
+            raise InputError(message)
+        raised = OSError(message)
+        code = kind.partition(":")[2]
+        raised.errno = int(code) if code.isdigit() else None
+        raise raised
 
 
 @contextlib.contextmanager

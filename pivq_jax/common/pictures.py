@@ -5,7 +5,7 @@ Images are uint8 [M, H, W, 3] throughout.
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -109,12 +109,15 @@ def curve_chart(
     return np.asarray(canvas)
 
 
-def encode_png(image: npt.ArrayLike) -> bytes:
-    """Returns the content of a PNG file with an image, uint8 [H, W, 3]."""
+def encode_png(image: npt.ArrayLike, texts: Mapping[str, str] | None = None) -> bytes:
+    """Returns the content of a PNG file with an image, uint8 [H, W, 3], and texts by name."""
     from PIL import Image  # takes long, and not all who import this module need it
+    from PIL.PngImagePlugin import PngInfo
 
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(image)).save(file, format="PNG")
+    file, info = io.BytesIO(), PngInfo()
+    for name, text in (texts or {}).items():
+        info.add_text(name, text)
+    Image.fromarray(np.asarray(image)).save(file, format="PNG", pnginfo=info)
     return file.getvalue()
 
 

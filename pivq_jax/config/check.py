@@ -1,6 +1,9 @@
 """Checks of a config before any work starts."""
 
+import collections
 import contextlib
+import hashlib
+import importlib.metadata
 import reprlib
 from collections.abc import Container, Mapping
 from operator import attrgetter
@@ -10,9 +13,11 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
+import pivq_jax
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
-from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, all_fields
+from pivq_jax.common.parallel import check_alike
+from pivq_jax.config.fields import ADDED, BUILT_FROM, PATHS, Config, all_fields
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, PriorConfig
 
 MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
@@ -29,6 +34,13 @@ MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used 
 DISCRIMINATOR_ALONE: tuple[str, ...] = (
     *("adversarial.perceptual", "adversarial.start_step"),
     *("adversarial.learning_rate", "adversarial.channels"),
+)
+
+# What a training step is made of, and settings of JAX that change its results.
+COMPUTING = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
+SETTINGS = (
+    *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl"),
+    "jax_threefry_partitionable",
 )
 
 
@@ -185,6 +197,30 @@ def check_devices(config: Config, devices: int) -> None:
         + (" (half of a batch is recombined)" if halves == 2 else "")
         + ", or another number of devices",
     )
+
+
+def check_processes(config: Config, **flags: Any) -> None:
+    """Checks that all processes run the same: config, flags, code, versions and settings of JAX.
+
+    All must call this, and all fail if one differs; paths of what is read may. Raises InputError.
+    """
+    if jax.process_count() == 1:
+        return
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len({*counts.values()}) > 1:
+        devices = ", ".join(str(counts[index]) for index in sorted(counts))
+        raise InputError(f"the processes have {devices} devices: give each of them as many")
+    fields = flatten_dict(config.to_dict(), sep=".")
+    own = {name: value for name, value in fields.items() if name not in (*PATHS, "data.workers")}
+    files = sorted(Path(pivq_jax.__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+    own |= {"version": f"{pivq_jax.__version__}, code {digest}", **flags}
+    for package in COMPUTING:
+        own[f"version of {package}"] = "none"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            own[f"version of {package}"] = importlib.metadata.version(package)
+    own |= {name: getattr(jax.config, name) for name in SETTINGS}
+    check_alike(own, "start all processes with the same command, in the same environment")
 
 
 def check_workdir(

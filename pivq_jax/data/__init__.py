@@ -24,7 +24,7 @@ from pivq_jax.data.images import (
     load_image,
 )
 from pivq_jax.data.sources import RandomSource, RecordSource, Source, first_images
-from pivq_jax.data.tfds_directory import open_directory
+from pivq_jax.data.tfds_directory import PREPARE_AGAIN, open_directory
 from pivq_jax.data.tree import list_images
 
 __all__ = [
@@ -143,7 +143,7 @@ def load_dataset(
     path = os.fspath(path)
     if name == "tfds":
         damaged = f"the prepared data in {path} is damaged"
-        with damage_as_input_error(damaged, "prepare it again with tensorflow-datasets"):
+        with damage_as_input_error(damaged, PREPARE_AGAIN):
             splits, factors = open_directory(path, image_size)
             for split in splits.values():
                 split[0]

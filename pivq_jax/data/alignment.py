@@ -33,8 +33,7 @@ _MARGIN = 0.45
 
 # A worker process takes about as long to start as this number of photographs to align.
 _PHOTOGRAPHS_PER_WORKER = 50
-# Nanoseconds to which file systems round times down: FAT keeps even seconds.
-_TIME_UNITS = (1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
+_STAMP = "photograph"  # names a text in an aligned image; see `_stamp`
 
 
 class Skipped(NamedTuple):
@@ -159,26 +158,32 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
 
 
 def _is_done(source: Path, output: Path, file: str) -> bool:
-    """Whether the aligned image is there, with the time of its photograph.
+    """Whether the aligned image is there, of a photograph of this size and time.
 
     Raises FileNotFoundError if the photograph is gone.
     """
-    time = (source / file).stat().st_mtime_ns
+    stamp = _stamp(source / file)
     try:
-        kept = _target(output, file).stat().st_mtime_ns
+        with _target(output, file).open("rb") as aligned:
+            return f"{_STAMP}\0{stamp}".encode() in aligned.read(256)
     except FileNotFoundError:
         return False
-    return any(kept == time // unit * unit for unit in _TIME_UNITS)
+
+
+def _stamp(photograph: Path) -> str:
+    """The size and time of a photograph, which its aligned image has, too, in a text chunk."""
+    status = photograph.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _align_file(source: Path, output: Path, size: int, preset: str, file: str) -> list[Skipped]:
     """Aligns one photograph; of one that is skipped, no earlier result is left.
 
-    The result gets the time of the photograph, so that another one, newer or older, is noticed.
+    The result gets the size and the time of the photograph, so that another one is noticed.
     Of a photograph that is gone, which is a FileNotFoundError, the earlier result stays.
     """
     target = _target(output, file)
-    changed = (source / file).stat().st_mtime_ns
+    stamp = _stamp(source / file)
     target.unlink(missing_ok=True)
     try:
         photograph = images.decode_whole(source / file, name=images.readable_name(file))
@@ -198,7 +203,8 @@ def _align_file(source: Path, output: Path, size: int, preset: str, file: str) -
         detail = f"an eye is {margin:.1f} pixels from the edge, less than {least:.1f}"
         return [Skipped(file, "cut off", detail)]
     aligned = framing.align(photograph, eyes, size, preset)
-    files.write_atomically(target, encode_png(aligned))
+    files.write_atomically(target, encode_png(aligned, {_STAMP: stamp}))
+    changed = int(stamp.split()[1])
     os.utime(target, ns=(changed, changed))
     return [Skipped(file, "", "")]
 

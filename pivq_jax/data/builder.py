@@ -53,6 +53,7 @@ class Plan:
     max_skipped: float = 1.0  # largest fraction of images that cannot be read
     skipped: Sequence[str] = ()  # why images that are in no split were left out
     card: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for other programs
+    check: Callable[[], None] = lambda: None  # raises InputError if the source has changed
 
 
 def default_data_dir() -> Path:
@@ -79,7 +80,9 @@ def build(
     if not target.exists():
         with locked(target.with_name(f".{stem}.lock"), f"{target.parent.name}/{stem}"):
             if not target.exists():
-                _make(work, make_plan(), workers)
+                plan = make_plan()
+                _make(work, plan, workers)
+                plan.check()
                 os.replace(work / "data", target)
                 sync(target.parent)
             shutil.rmtree(work, ignore_errors=True)

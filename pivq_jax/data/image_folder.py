@@ -73,13 +73,10 @@ def _plan(root: Path, files: dict[str, str], image_size: int, group: str) -> Pla
                 " a data set needs at least 3, one per split"
             )
         listing = listing._replace(splits=splits.in_splits(readable, group))
-    if tree.list_files(root) != files:
-        raise InputError(
-            f"{readable_name(root)} changed while it was listed: run the command again once it is"
-            " complete"
-        )
+    check = functools.partial(tree.check_unchanged, root, files)
+    check()  # before the work, as well as after it
     plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
-    return dataclasses.replace(plan, skipped=skipped)
+    return dataclasses.replace(plan, skipped=skipped, check=check)
 
 
 def list_folder(

@@ -123,6 +123,8 @@ def _closing(batches: Any) -> Generator[Batch]:
     """Yields the batches and closes their iterator when the generator is closed."""
     try:
         yield from batches
+    except InputError as error:  # Grain adds lines about its traceback
+        raise InputError(str(error).partition("\n")[0]) from error
     except RuntimeError as error:  # Grain's is of no kind of its own
         killed = re.search(r"Worker process was terminated .* exit code (-?\d+)", str(error))
         if not killed:

@@ -31,7 +31,7 @@ from typing import Any
 from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
-from pivq_jax.data import layouts, records
+from pivq_jax.data import layouts, records, tree
 from pivq_jax.data.builder import build, default_data_dir, usable_cores
 from pivq_jax.data.image_folder import list_folder
 from pivq_jax.data.images import readable_name
@@ -68,7 +68,8 @@ def prepare_dataset(
         raise InputError(f"--workers is {workers}: it must be at least 1")
     stamps = ""
     if name == "image_folder":
-        listing = list_folder(source, attributes, group)
+        files = tree.list_files(tree.existing_directory(source))
+        listing = list_folder(source, attributes, group, files)
         listed = sorted((e.file, e.stamp) for part in listing.splits.values() for e in part)
         stamps = hashlib.sha256(os.fsencode(repr(listed))).hexdigest()[:16]
     elif attributes is not None:
@@ -77,12 +78,14 @@ def prepare_dataset(
         raise InputError(f"--group is for image_folder: {name} has splits of its own")
     else:  # every copy of these has the same images, so no stamps are needed
         listing = layouts.READERS[name](source)
+        files = tree.list_files(listing.root) if listing.root.is_dir() else {}  # else an archive
     _check_sizes(name, image_size, crop, listing)
 
     plan = layouts.plan_of_files(name, listing, image_size, crop, group)
     wanted = {"group": "", **plan.origin}
     origin = plan.origin | ({"stamps": stamps} if stamps else {})
-    plan = dataclasses.replace(plan, max_skipped=0.01, origin=origin)
+    check = partial(tree.check_unchanged, listing.root, files) if files else plan.check
+    plan = dataclasses.replace(plan, max_skipped=0.01, origin=origin, check=check)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
     if differing := [key for key, value in wanted.items() if manifest.get(key, "") != value]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import decode_image
+from pivq_jax.data.images import damage_as_input_error, decode_image
 from pivq_jax.data.records import features_of
 
 Example = dict[str, Any]
@@ -62,6 +62,7 @@ class RecordSource:
         image_size: int,
         factors: Sequence[str] = (),
         image: str = "image",
+        remedy: str = "delete that directory and run the command again",
         memory_limit: int = _MEMORY_LIMIT,
     ) -> None:
         import tensorflow_datasets as tfds
@@ -70,7 +71,7 @@ class RecordSource:
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self.records = builder.as_data_source(split, deserialize_method=raw)
         self._directory, self._split, self._size = Path(builder.data_dir), split, image_size
-        self._factors, self._image = factors, image
+        self._factors, self._image, self._remedy = factors, image, remedy
         self._kept: list[Example | None] | None = None
         if len(self) * 3 * image_size**2 <= memory_limit:
             self._kept = [None] * len(self)
@@ -94,15 +95,21 @@ class RecordSource:
         return dict(example)
 
     def _decode(self, index: int) -> Example:
-        features, name = features_of(bytes(self.records[index])), f"{index} of {self._split}"
-        labels = {factor: features[factor].int64_list.value[0] for factor in self._factors}
+        name = f"{index} of {self._split}"
+        damaged = f"the prepared data in {self._directory} is damaged"
+        with damage_as_input_error(damaged, self._remedy):
+            features = features_of(bytes(self.records[index]))
+            labels = {factor: features[factor].int64_list.value[0] for factor in self._factors}
+            file = io.BytesIO(features[self._image].bytes_list.value[0])
         if missing := [factor for factor, value in labels.items() if value < 0]:
             raise InputError(
                 f"image {name} has no value of {missing[0]!r}, but others have: delete"
                 f" {missing[0]!r} from {self._directory / 'features.json'}, and it is ignored"
             )
-        file = io.BytesIO(features[self._image].bytes_list.value[0])
-        return {"image": decode_image(file, self._size, name=name), **labels}
+        try:
+            return {"image": decode_image(file, self._size, name=name), **labels}
+        except InputError as error:
+            raise InputError(f"{damaged} ({error}): {self._remedy}") from error
 
 
 class Subset:

@@ -16,6 +16,7 @@ from pivq_jax.data.splits import SPLITS, split_of
 from pivq_jax.data.tree import existing_directory
 
 _INFO = "dataset_info.json"
+PREPARE_AGAIN = "prepare it again with tensorflow-datasets"
 
 # Records of a split that are read to find factors without labels, in about a second: this number,
 # or as many as have so many bytes, but not less than a few hundred.
@@ -48,13 +49,14 @@ def open_directory(
         raise InputError(
             f"{directory} has no split named train: its splits are {', '.join(counts)}"
         )
-    opened = [RecordSource(builder, split, image_size) for split in present]
+    opened = [RecordSource(builder, split, image_size, remedy=PREPARE_AGAIN) for split in present]
     unlabelled = {name for part in opened for name in _unlabelled(part, factors)}
     if unlabelled:  # such as the labels of a test split that only a server knows
         logging.warning("%s: %s ignored, as some images have none", directory, sorted(unlabelled))
         factors = {name: values for name, values in factors.items() if name not in unlabelled}
     splits: dict[str, Source] = {
-        split: RecordSource(builder, split, image_size, tuple(factors), image) for split in present
+        split: RecordSource(builder, split, image_size, tuple(factors), image, PREPARE_AGAIN)
+        for split in present
     }
     return _with_missing(splits), factors
 

@@ -56,6 +56,15 @@ def list_files(root: Path) -> dict[str, str]:
     return dict(sorted(stamps.items()))
 
 
+def check_unchanged(root: Path, files: dict[str, str]) -> None:
+    """Refuses a tree with other images than `list_files` gave, as one that is still copied."""
+    if fingerprint(list_files(root)) != fingerprint(files):
+        raise InputError(
+            f"{readable_name(root)} changed while it was read: run the command again once it is"
+            " complete"
+        )
+
+
 def _warn(error: OSError) -> None:
     """Warns of a folder such as lost+found, which only the administrator may read.
 

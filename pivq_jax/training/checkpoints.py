@@ -82,7 +82,9 @@ class Checkpoints:
         """Returns the steps of complete checkpoints in ascending order, as process 0 finds them."""
         newest_first = sorted(self._manager.all_steps(), reverse=True)
         sent = from_first_process("".join(f"{step} " for step in newest_first))
-        return sorted(map(int, sent.rpartition(" ")[0].split()))  # of over 600, the oldest are cut
+        return sorted(
+            map(int, sent.rpartition(" ")[0].split())
+        )  # of over 2,000, the oldest are cut
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
@@ -210,6 +212,14 @@ class Checkpoints:
             f"{what} cannot be read ({reason}); it may be whole and stays; the same command tries"
             " again"
         )
+
+    def set_aside(self, step: int) -> bool:
+        """Renames a checkpoint that is whole but of no use; False if there is none of this step."""
+        with contextlib.suppress(OSError):  # the write may have failed
+            self.wait()
+        if there := step in self.steps():
+            self._set_aside([step])
+        return there
 
     def _set_aside(self, steps: list[int]) -> None:
         """Renames damaged checkpoints, so that their steps can be saved again."""

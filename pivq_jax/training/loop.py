@@ -87,11 +87,7 @@ def train(
     with parallel.alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
         dataset = dataset_from_config(config)
-        if (first := parallel.from_first_process(dataset.identity)) != dataset.identity:
-            raise InputError(  # such as an unfinished copy
-                f"this process has other data ({dataset.identity}) than process 0 ({first}): copy"
-                " the data again"
-            )
+        parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
         networks = load_networks(config, mesh)
         steps = Steps(config, mesh)
@@ -204,6 +200,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
     ):
         if stop := stop_asked():
             raise Interrupted(stop, first_step)
+        kept_step = first_step  # of the newest checkpoint, if there is one
         for step in range(first_step, last_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
@@ -227,6 +224,8 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 else:
                     clock.count_step()
             completed = step + 1  # `phase` is that of the last of these, not of the next step
+            if step == kept_step:  # this loss is the first of the parameters that were saved
+                check_finite(run, completed, metrics)
             if completed % config.train.log_every == 0 or completed == last_step:
                 values = check_finite(run, completed, metrics)
                 if log:
@@ -245,6 +244,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 with clock.on("checkpoints", state):
                     progress = clock.progress()  # without the time that this takes
                     state = _save(run, state, completed, phase, progress, in_haste)
+                kept_step = completed
             # After the checkpoint, so that a failing evaluation does not lose it.
             if measures and clock.allows(config.evaluate.share):
                 with clock.on_evaluation(state):
@@ -362,7 +362,8 @@ def _save(
 def check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
     """Waits for metrics and returns them; FloatingPointError if one of `CHECKED` is not finite.
 
-    Gradients are checked as well, since the loss belongs to the weights before the step.
+    Gradients are checked as well, since the loss belongs to the weights before the step. If these
+    are those of a checkpoint, it is set aside.
     """
     values = {name: float(value) for name, value in metrics.items()}
     rates = ["optimizer.learning_rate"]
@@ -372,10 +373,12 @@ def check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict[
         rates.append("adversarial.learning_rate")
     for name in CHECKED:
         if not np.isfinite(value := values.get(name, 0.0)):
+            spoiled = name == "loss" and run.checkpoints.set_aside(step - 1)
             last = run.checkpoints.latest_step()
             raise FloatingPointError(
                 f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
                 " --workdir; "
+                + (f"the weights of step {step - 1} gave it and are set aside; " if spoiled else "")
                 + (f"the last good checkpoint is that of step {last}" if last else "none was saved")
             )
     return values

@@ -1,9 +1,15 @@
 """What ends a command, in one line."""
 
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pivq_jax.common.command_line import exit_code
+from pivq_jax.common.parallel import alone_in
 from pivq_jax.data import align, prepare
 
 
@@ -50,6 +56,40 @@ def test_a_refusal_of_the_storage_is_one_line(capsys):
     assert exit_code(read) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "the storage refused" in line and "401" in line and "login" in line
+
+
+def test_a_path_that_cannot_be_used_is_invalid_input(tmp_path, capsys):
+    loop, long = tmp_path / "loop", tmp_path / ("x" * 300)
+    loop.symlink_to(loop)
+    file = tmp_path / "file"
+    file.touch()
+    tries: list[tuple[Callable[[], Any], str]] = [
+        (lambda: loop.resolve(), "link"),
+        (lambda: loop.read_text(), "link"),
+        (lambda: long.exists() or long.read_text(), "give a shorter name"),
+        (lambda: alone_in(long).__enter__(), "give a shorter name"),
+        (lambda: (file / "x").read_text(), "part of this path is a file"),
+        (lambda: tmp_path.read_text(), "is a folder"),
+    ]
+    for code in (errno.EACCES, errno.EPERM, errno.EROFS):
+
+        def refused(code: int = code) -> None:
+            raise OSError(code, os.strerror(code), str(file))
+
+        tries.append((refused, str(file)))
+    for attempt, word in tries:
+        assert exit_code(lambda attempt=attempt: attempt() and 0) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert word in line and str(tmp_path) in line and len(line) < 350, line
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.ENOENT])
+def test_what_happens_to_files_is_a_failure(code, capsys):
+    def fail() -> int:
+        raise OSError(code, os.strerror(code), "file")
+
+    assert exit_code(fail) == 1
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_another_failure_keeps_its_traceback():

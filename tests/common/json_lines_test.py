@@ -16,6 +16,25 @@ def test_damaged_lines_are_left_out_wherever_they_are(tmp_path):
     assert read_lines(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize(
+    "value", ['"12"', "null", "[1]", "{}", "true", "1e999", "NaN", "-Infinity", "1" + 400 * "0"]
+)
+@pytest.mark.parametrize("name", ["step", "seconds"])
+def test_a_line_with_a_value_of_another_kind_is_left_out_and_mentioned(
+    tmp_path, caplog, name, value
+):
+    file = tmp_path / "metrics.jsonl"
+    damaged = {"step": "5", "seconds": "1.5"} | {name: value}
+    damaged = ", ".join(f'"{key}": {text}' for key, text in damaged.items())
+    file.write_text(f'{{"step": 1, "seconds": 2, "rfid": NaN}}\n{{{damaged}}}\n')
+    for _ in range(2):
+        (line,) = read_lines(file)
+        assert line["step"] == 1 and line["seconds"] == 2
+    assert [record.message for record in caplog.records] == [f"{file}: 1 damaged line(s) left out"]
+    file.write_text('{"step": 1, "loss": "low"}\n')
+    assert read_lines(file) == []
+
+
 def test_a_line_that_a_bucket_refuses_is_written_with_the_next_one(bucket, monkeypatch, capsys):
     def refuse(path, content):
         raise RuntimeError("503 try again")

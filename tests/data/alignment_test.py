@@ -163,6 +163,19 @@ def test_changed_and_new_photographs_are_aligned_when_called_again(source, tmp_p
     }
 
 
+def test_another_photograph_of_the_same_time_is_aligned(source, tmp_path):
+    """As `cp -p`, `tar` and `zip` replace one; whatever the time of the aligned image became."""
+    run(source, tmp_path / "out")
+    before, name = contents(tmp_path / "out"), "part 0/0.png"
+    status = (source / name).stat()
+    photograph(source / name, middle=(260, 240), angle=0.5)
+    os.utime(source / name, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    assert (source / name).stat().st_size != status.st_size
+    run(source, tmp_path / "out")
+    after = contents(tmp_path / "out")
+    assert {name for name in after if after[name] != before[name]} == {name}
+
+
 def test_a_file_system_that_rounds_times_keeps_what_is_aligned(source, tmp_path):
     run(source, tmp_path / "out")
     files = [tmp_path / "out" / file for file in list_images(tmp_path / "out")]

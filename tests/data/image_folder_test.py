@@ -282,9 +282,35 @@ def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(image_folder, "list_folder", late)
-        with pytest.raises(InputError, match="changed while it was listed: run the command again"):
+        with pytest.raises(InputError, match="changed while it was read: run the command again"):
             load(root, tmp_path)
     assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 10
+
+
+@pytest.mark.parametrize("few", [200, 1])
+@pytest.mark.parametrize("grown", ["an image", "a new one"])
+def test_a_folder_that_is_still_being_copied_is_refused(tmp_path, monkeypatch, few, grown):
+    monkeypatch.setattr(image_folder, "_FEW", few)
+    root, read_image, late = fill(tmp_path / "faces", 30), layouts.read_image, []
+    last = root / "part_2" / "0029.png"
+    whole = last.read_bytes()
+    if grown == "an image":
+        last.write_bytes(whole[:30])
+
+    def copying(*arguments):
+        if len(late) == 29:
+            (root / "0030.png" if grown == "a new one" else last).write_bytes(whole)
+        late.append(arguments[-1].file)
+        return read_image(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layouts, "read_image", copying)
+        with pytest.raises(InputError, match="faces changed while it was read: run the command"):
+            load(root, tmp_path)
+    made = (tmp_path / "data" / "image_folder").iterdir()
+    assert not [path.name for path in made if not path.name.startswith(".")]
+    data = load(root, tmp_path)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 30 + (grown == "a new one")
 
 
 @pytest.mark.parametrize("few", [200, 1])

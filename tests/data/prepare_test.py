@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import builder, images, load_dataset, prepare
+from pivq_jax.data import builder, images, layouts, load_dataset, prepare
 from pivq_jax.data.splits import assign_splits
 from tests.conftest import ended
 from tests.data import official
@@ -214,6 +214,25 @@ def test_an_image_folder_that_has_changed_is_not_taken_for_what_was_prepared(
     del manifest["stamps"]  # an earlier version had none
     (target / "prepared.json").write_text(json.dumps(manifest))
     assert run(capsys, *arguments)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["ffhq", "image_folder"])
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    make_source, tmp_path, capsys, monkeypatch, name
+):
+    source, read_image = make_source(name), layouts.read_image
+
+    def copying(root, *arguments):
+        image = min(Path(root).rglob("*.png"))
+        shutil.copyfile(image, image.with_name("69999.png"))
+        return read_image(root, *arguments)
+
+    arguments = [*prepare_arguments(name, source, tmp_path / "data"), "--workers=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(layouts, "read_image", copying)
+        assert prepare.main(arguments) == 2
+    assert "changed while it was read: run the command again" in capsys.readouterr().err
+    assert not list((tmp_path / "data").glob("*/*/prepared.json"))
 
 
 def test_a_smaller_size_is_resized_on_reading(prepared):

@@ -13,6 +13,7 @@ from pivq_jax.common import files, retry
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_dataset, prepare, records
 from pivq_jax.data.images import damage_as_input_error
+from pivq_jax.data.pipeline import train_batches
 from tests.data.conftest import prepare_arguments
 
 
@@ -112,3 +113,25 @@ def test_a_damaged_data_set_is_named(prepared, tmp_path):
         (shard.parent / "prepared.json").write_text(content)
         with pytest.raises(InputError, match=r"prepared\.json.*delete that directory"):
             load_dataset("ffhq", image_size=32, path=tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_flipped_bit_is_damage_where_records_are_read(prepared, tmp_path, workers):
+    shutil.copytree(prepared / "ffhq", tmp_path / "ffhq")
+    (shard,) = (tmp_path / "ffhq" / "32px").glob("ffhq-train.array_record*")
+    content = bytearray(shard.read_bytes())
+    used = [place for place in range(2**16) if content[place]]  # then come padding and the index
+    content[used[len(used) // 2]] ^= 1
+    shard.write_bytes(content)
+    source = load_dataset("ffhq", image_size=32, path=tmp_path).train
+    message = (
+        rf"^the prepared data in {shard.parent} is damaged \(.*\): delete that directory"
+        " and run the command again$"
+    )
+    with pytest.raises(InputError, match=message) as refusal:
+        for index in range(len(source)):
+            source[index]
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match=message):
+        for _ in train_batches(source, batch_size=len(source), seed=0, workers=workers):
+            pass

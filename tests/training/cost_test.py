@@ -109,6 +109,15 @@ def test_a_killed_run_counts_what_its_files_say_it_spent(tmp_path, now):
         assert lost == {"evaluations": 10.0, "restarts": 46.0} and clock.seconds() == 150
 
 
+@pytest.mark.parametrize("seconds", ['"90"', "null", "1e999"])
+def test_a_run_goes_on_where_a_line_of_its_files_is_damaged(tmp_path, now, seconds):
+    for name in ("metrics.jsonl", "log.jsonl"):
+        lines = ['{"step": 10, "seconds": 150.0}', f'{{"step": 20, "seconds": {seconds}}}']
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    clock = Clock.resumed(tmp_path, 20, {"train_seconds": 100.0}, now[0])
+    assert clock.spent["evaluations"] == 150 and clock.seconds() == 250
+
+
 def test_peaks_are_of_the_kind_that_a_device_says_it_is():
     def of(kind):
         return peak_of(SimpleNamespace(platform="tpu", device_kind=kind))

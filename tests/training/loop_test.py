@@ -25,7 +25,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
 from pivq_jax.training.objective import Phase, phase_at, recombination_factor
 from pivq_jax.training.steps import Steps
-from tests.conftest import read_lines
+from tests.conftest import checkpoint_steps, read_lines
 from tests.parameters import draw_like
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
@@ -347,10 +347,50 @@ def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted_and_evalu
 
 
 def test_divergence_before_the_first_checkpoint_names_none(tiny_config):
-    checkpoints = SimpleNamespace(latest_step=lambda: None)
+    checkpoints = SimpleNamespace(latest_step=lambda: None, set_aside=lambda step: False)
     run: Any = SimpleNamespace(config=tiny_config, checkpoints=checkpoints)
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3: .*; none was saved$"):
         loop.check_finite(run, 3, {"loss": jnp.float32(np.nan)})
+
+
+@pytest.mark.slow
+def test_a_checkpoint_whose_next_loss_is_not_finite_is_not_the_last_good_one(
+    tiny_config, tmp_path, monkeypatch
+):
+    fields = {
+        "data.name": "random",
+        "quantizer.init_step": 0,
+        "adversarial.weight": 0.0,
+        "adversarial.recombined_weight": 0.0,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 1e38,  # from the second step on
+        "optimizer.warmup_steps": 1,
+        "train.steps": 9,
+        "train.log_every": 50,
+        "train.checkpoint_every": 1,
+    }
+    config = tiny_config.with_fields(fields)
+
+    def killed(run: loop.Run, step: int, metrics: Any) -> dict[str, float]:
+        if step == 3:
+            raise KeyboardInterrupt
+        return {name: float(value) for name, value in metrics.items()}
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "check_finite", killed)
+        loop.train(config, tmp_path)
+    assert checkpoint_steps(tmp_path) == [1, 2]
+    with pytest.raises(FloatingPointError) as failure:
+        loop.train(config, tmp_path)  # goes on from step 2
+    assert str(failure.value).endswith(
+        "; the weights of step 2 gave it and are set aside; the last good checkpoint is that of"
+        " step 1"
+    )
+    assert str(failure.value).startswith("the loss is nan at step 3: ")
+    assert checkpoint_steps(tmp_path) == [1]
+    with pytest.raises(FloatingPointError, match=r"step 2 gave it .* that of step 1$"):
+        loop.train(config, tmp_path)  # after the save of step 2
+    assert checkpoint_steps(tmp_path) == [1]
 
 
 @pytest.mark.slow
