@@ -268,7 +268,8 @@ def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
     codes = model.sample(jax.random.key(config.seed), 11)
     expected = np.asarray(images_to_uint8(model.decode(codes)))
     found = np.stack([np.asarray(Image.open(out / name)) for name in sorted(os.listdir(out))])
-    np.testing.assert_array_equal(found, expected)
+    # Programs for batches of other sizes may round otherwise.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1)
     with pytest.raises(InputError, match="out exists: give a new --output"):
         modes.sample(modes.Task(config, tmp_path, model, output=str(out)))
 

@@ -3,6 +3,7 @@
 Similar codes are paired (see `pairing`), and some of the pairs are exchanged (see `choice`).
 """
 
+import contextlib
 import operator
 from functools import partial
 
@@ -209,9 +210,10 @@ def _check_fraction(fraction: ArrayLike | None, parents: int = 2) -> jax.Array:
     array = jnp.asarray((parents - 1) / parents if fraction is None else fraction, jnp.float32)
     if array.ndim:
         raise ValueError(f"fraction has shape {array.shape}: give a scalar, or vmap over images")
-    # `not` also refuses NaN.
-    if not isinstance(array, jax.core.Tracer) and not 0.0 <= (value := float(array)) <= 1.0:
-        raise ValueError(f"fraction = {value:g} is outside [0, 1]: use a share of the pairs")
+    with contextlib.suppress(jax.errors.ConcretizationTypeError):  # not known under jit
+        value = float(array)
+        if not 0.0 <= value <= 1.0:  # `not` also refuses NaN
+            raise ValueError(f"fraction = {value:g} is outside [0, 1]: use a share of the pairs")
     return array
 
 

@@ -71,6 +71,11 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
         )
         self._manager = _Manager(self.directory, options=options)
+        # Each process reads alone: in a barrier of Orbax, others would wait for one that cannot.
+        alone = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(), multiprocessing_options=alone
+        )
         if not read_only:
             _raise_errors_only()
         for step in self.steps() if keep_best else []:
@@ -194,10 +199,8 @@ class Checkpoints:
         for delay in (*DELAYS, None):
             outcome, reason = _Outcome.READ, "another process cannot read it"
             try:
-                value = self._manager.restore(step, args=items)
+                value = self._reader.restore(self.directory / str(step), args=items)
             except Exception as error:
-                # The others wait in Orbax for this one to have read.
-                multihost_utils.sync_global_devices("_Checkpointer:restore")
                 outcome, reason = _judge(error), brief(error)
             worst = max_over_processes(outcome)
             if worst == _Outcome.READ:

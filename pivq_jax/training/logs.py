@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import socket
 import statistics
 import sys
 import tempfile
@@ -14,16 +15,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import directory_check
+from tensorboardX.proto.summary_pb2 import Summary
 
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket, write_atomically
 from pivq_jax.common.json_lines import LOG, METRICS, JsonLines
 from pivq_jax.common.parallel import say
+from pivq_jax.common.pictures import encode_png
 from pivq_jax.training.cost import Clock
 
 FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which may be an upload
@@ -165,16 +166,20 @@ class TensorBoard:
     def __init__(self, workdir: Path, first_step: int) -> None:
         self._directory, self._first_step = workdir / "tensorboard", first_step
         self._flushed, self._complained = 0.0, False
-        self._writer: EventsWriter | None = None
+        self._writer: RecordWriter | None = None
         with self._errors():
             self._writer = self._open()
 
-    def _open(self) -> EventsWriter:
-        directory_check(str(self._directory))
-        writer = EventsWriter(str(self._directory / "events"))
+    def _open(self) -> RecordWriter:
+        if not is_remote(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}"
+        writer = RecordWriter(str(self._directory / name))
         start = SessionLog(status=SessionLog.START)
         for what in ({"file_version": "brain.Event:2"}, {"session_log": start}):
-            writer.write_event(Event(step=self._first_step + 1, **what))
+            event = Event(wall_time=now, step=self._first_step + 1, **what)
+            writer.write(event.SerializeToString())
         return writer
 
     def record(self, step: int, values: Mapping[str, Value]) -> None:
@@ -183,11 +188,8 @@ class TensorBoard:
         with self._errors():
             self._writer = self._writer or self._open()
             for name, value in values.items():
-                if isinstance(value, np.ndarray):
-                    each = summary.image(name, value, dataformats="HWC")
-                else:
-                    each = summary.scalar(name, value)
-                self._writer.write_event(Event(wall_time=now, step=step, summary=each))
+                event = Event(wall_time=now, step=step, summary=_summary(name, value))
+                self._writer.write(event.SerializeToString())
             if now - self._flushed > FLUSHED_EVERY:
                 self._writer.flush()
                 self._flushed = now
@@ -210,6 +212,16 @@ class TensorBoard:
                 what = f"{self._directory} is not written, and the run goes on: {brief(error)}"
                 print(what, file=sys.stderr, flush=True)
             self._complained = True
+
+
+def _summary(name: str, value: Value) -> Summary:
+    if not isinstance(value, np.ndarray):
+        return Summary(value=[Summary.Value(tag=name, simple_value=value)])
+    height, width, channels = value.shape
+    image = Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=encode_png(value)
+    )
+    return Summary(value=[Summary.Value(tag=name, image=image)])
 
 
 class Trackio:

@@ -61,7 +61,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 class Numbered:
-    """Image i is filled with i, but for its left column: 255."""
+    """Image i is filled with i, modulo 256, but for its left column: 255."""
 
     def __init__(self, count):
         self.count = count
@@ -70,6 +70,6 @@ class Numbered:
         return self.count
 
     def __getitem__(self, index):
-        image = np.full((4, 4, 3), index, np.uint8)
+        image = np.full((4, 4, 3), index % 256, np.uint8)
         image[:, 0] = 255
         return {"image": image, "number": index, "parity": index % 2}

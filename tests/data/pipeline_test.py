@@ -47,6 +47,18 @@ def test_the_same_seed_gives_the_same_order_and_another_another():
     assert first != other
 
 
+def test_the_order_and_the_flips_are_those_of_earlier_versions():
+    """Found with grain 0.2.15: another order would change every run, and resumed ones midway."""
+    expected = [[9, 5, 4, 1, 6], [3, 2, 0, 8, 7], [0, 7, 2, 6, 5], [8, 3, 9, 4, 1]]
+    assert numbers(train_batches(Numbered(10), batch_size=5, seed=0), 4) == expected
+    batches = train_batches(Numbered(10), batch_size=10, seed=0, flip=True)
+    columns = [batch["image"][:, 0, -1, 0] for batch in itertools.islice(batches, 2)]
+    mirrored = [np.flatnonzero(column == 255).tolist() for column in columns]
+    assert mirrored == [[0, 3, 5, 6, 8, 9], [0, 4, 6, 7, 8, 9]]
+    large = train_batches(Numbered(10_280), batch_size=4, seed=1, start_step=2_569)  # two epochs
+    assert numbers(large, 2) == [[3435, 1054, 4810, 9996], [4383, 5122, 9874, 3215]]
+
+
 @pytest.mark.parametrize("start_step", [1, 5, 6, 17])
 @pytest.mark.parametrize("flip", [False, True])
 def test_resuming_gives_the_tail_of_the_run(start_step, flip):

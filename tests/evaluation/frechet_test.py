@@ -23,12 +23,9 @@ def rotation(seed, size):
 
 
 @pytest.mark.parametrize("size", [2, 16, 64, 256, pytest.param(2048, marks=pytest.mark.slow)])
-def test_equals_pytorch_fid_on_gaussians(size):
-    pytest.importorskip("pytorch_fid")
-    from pytorch_fid.fid_score import calculate_frechet_distance
-
+def test_equals_pytorch_fid_on_gaussians(pytorch_fid, size):
     first, second = gaussian(size, size), gaussian(size + 1, size, scale=1.3)
-    expected = calculate_frechet_distance(*first, *second)
+    expected = pytorch_fid(*first, *second)
     assert frechet._distance(*first, *second) == pytest.approx(expected, rel=1e-6)
 
 

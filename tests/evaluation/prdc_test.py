@@ -199,14 +199,13 @@ def test_equals_the_package_where_there_are_many_blocks():
     assert prdc(real, fake, 5) == package(real, fake, 5)
 
 
-def test_fid_and_prdc_of_one_pair_of_sets_are_those_of_their_packages():
-    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+def test_fid_and_prdc_of_one_pair_of_sets_are_those_of_their_packages(pytorch_fid):
     real, fake = normal(0, 60, 8), 1.1 * normal(1, 50, 8) + np.float32(0.3)
     found = compare_features(real, fake, 3)
     assert list(found) == ["fid", "precision", "recall", "density", "coverage"]
     assert tuple(found.values())[1:] == package(real, fake, 3)
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (real, fake)]
-    expected = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
+    expected = pytorch_fid(*moments[0], *moments[1])
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
 
 

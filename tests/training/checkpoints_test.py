@@ -115,9 +115,7 @@ def test_a_write_that_failed_costs_no_later_checkpoint(tmp_path, monkeypatch, ca
 
 def test_orbax_does_not_ask_jax_whether_to_stop(tmp_path, monkeypatch):
     """For a step that is long past, which would set JAX's count of steps back."""
-    asked = (
-        "orbax.checkpoint._src.multihost.multihost.multihost_utils.reached_preemption_sync_point"
-    )
+    asked = "jax.experimental.multihost_utils.reached_preemption_sync_point"
     monkeypatch.setattr(asked, lambda step: pytest.fail("asked"))
     save(tmp_path, 1)
 
@@ -243,14 +241,14 @@ def slept(monkeypatch) -> list[float]:
 
 def fail(checkpoints, errors: list[Exception]) -> None:
     """The next reads of these checkpoints end in these errors."""
-    real, left = checkpoints._manager.restore, iter(errors)
+    real, left = checkpoints._reader.restore, iter(errors)
 
     def restore(*arguments, **options):
         if error := next(left, None):
             raise error
         return real(*arguments, **options)
 
-    checkpoints._manager.restore = restore
+    checkpoints._reader.restore = restore
 
 
 def read_error(text: str) -> Exception:
@@ -396,7 +394,7 @@ def test_processes_that_find_different_checkpoints_restore_one(
 
 
 def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, slept, monkeypatch):
-    real = ocp.CheckpointManager.restore
+    real = ocp.Checkpointer.restore
     errors = [TimeoutError()] * 3
 
     def restore(*arguments, **options):
@@ -404,7 +402,7 @@ def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, slept, monke
             raise errors.pop()
         return real(*arguments, **options)
 
-    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    monkeypatch.setattr(ocp.Checkpointer, "restore", restore)
     with Checkpoints(two_steps, keep=1, keep_best=1) as checkpoints:
         checkpoints.save(3, make_state(3), {"score": 0.0})
     assert not errors and checkpoint_steps(two_steps) == [2, 3]

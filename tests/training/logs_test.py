@@ -130,16 +130,15 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
     written = []
 
     class Writer:  # TensorBoard's own access to remote storage is its affair
-        def __init__(self, prefix):
-            written.append([prefix])
+        def __init__(self, path):
+            written.append([path.rpartition("/")[0]])
 
-        def write_event(self, event):
-            written[-1].append(event.step)
+        def write(self, event):
+            written[-1].append(Event.FromString(event).step)
 
         flush = close = lambda _: None
 
-    monkeypatch.setattr(logs, "EventsWriter", Writer)
-    monkeypatch.setattr(logs, "directory_check", lambda directory: None)
+    monkeypatch.setattr(logs, "RecordWriter", Writer)
     with TrainingLog(bucket, 0, 4, Clock()) as log:
         for step in (1, 2, 3):
             log.write(step, METRICS, batch_size=8)
@@ -148,7 +147,7 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
         log.write(4, METRICS, batch_size=8)
     assert [line["step"] for line in read_lines(bucket / "log.jsonl")] == [1, 2, 4]
     files, *steps = zip(*written, strict=False)
-    assert files == ("gs://bucket/run/tensorboard/events",) * 2
+    assert files == ("gs://bucket/run/tensorboard",) * 2
     assert steps[0] == (1, 3)  # earlier events from these steps on are out of date
 
 
@@ -175,9 +174,8 @@ def test_a_bucket_that_refuses_events_ends_no_run(bucket, monkeypatch, capsys):
     def refuse(*_):
         raise RuntimeError("503 try again")  # as google.api_core says, no OSError
 
-    writer = SimpleNamespace(write_event=refuse, flush=refuse, close=refuse)
-    monkeypatch.setattr(logs, "EventsWriter", lambda prefix: writer)
-    monkeypatch.setattr(logs, "directory_check", lambda directory: None)
+    writer = SimpleNamespace(write=refuse, flush=refuse, close=refuse)
+    monkeypatch.setattr(logs, "RecordWriter", lambda path: writer)
     with pytest.raises(KeyError, match="of the run"), TrainingLog(bucket, 0, 4, Clock()) as log:
         for step in (1, 2):
             log.write(step, METRICS, batch_size=8)
@@ -208,7 +206,7 @@ def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatc
         pytest.raises(OSError, match=rf"{no_space}.*/tensorboard'"),
         TrainingLog(tmp_path, 0, 99, Clock()) as log,
     ):
-        monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.write_event", full_disk)
+        monkeypatch.setattr("tensorboardX.RecordWriter.write", full_disk)
         for step in range(1, 50):  # more than would wait for a thread that has died
             log.write(step, METRICS, batch_size=8)
     with pytest.raises(OSError, match=rf"{no_space}.*/config\.json'"):
