@@ -70,6 +70,7 @@ def text(kind: bytes, size: int) -> bytes:
 PROFILE = b"Raw profile type exif\0\0"
 LARGE = "pixels, more than 33,554,432"
 CUT = "cut off"
+PILLOWS = "Decompressed data too large"  # a refusal of Pillow's own
 # What each of them is refused for, empty if it is read, and what makes it.
 CRAFTED: dict[str, tuple[str, Callable[[], bytes]]] = {
     **{
@@ -131,6 +132,6 @@ CRAFTED: dict[str, tuple[str, Callable[[], bytes]]] = {
             ],
         ),
     ),
-    "compressed text": ("", lambda: png(9, 9, before=[text(b"zTXt", 10**9)] * 3)),
-    "a compressed profile": ("", lambda: png(9, 9, before=[text(b"iCCP", 10**9)])),
+    "compressed text": (PILLOWS, lambda: png(9, 9, before=[text(b"zTXt", 10**9)] * 3)),
+    "a compressed profile": (PILLOWS, lambda: png(9, 9, before=[text(b"iCCP", 10**9)])),
 }
