@@ -33,6 +33,7 @@ from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.common.weights import pack_arrays
+from pivq_jax.config.description import without_paths
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.explore.engine import PARENTS, Engine
 from pivq_jax.explore.pool import SEARCH_SIZE
@@ -40,7 +41,6 @@ from pivq_jax.inference import TrainedModel, encode_split
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.sampling import choice, pairing
 from pivq_jax.sampling.edit import KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT, factor_table
 from pivq_jax.sampling.edit import LIFT_WEIGHT as EDIT_LIFT_WEIGHT

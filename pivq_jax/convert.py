@@ -47,17 +47,13 @@ from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.weights import Params
+from pivq_jax.config.description import without_paths
 from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.safetensors_file import (
-    config_of_run,
-    pack_model,
-    read_model,
-    without_paths,
-)
+from pivq_jax.interop.safetensors_file import config_of_run, pack_model, read_model
 from pivq_jax.training.checkpoints import Checkpoints, check_place
 from pivq_jax.training.steps import Steps
 

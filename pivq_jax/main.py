@@ -44,7 +44,7 @@ from absl import app, flags, logging
 from pivq_jax.common.command_line import HELP, exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path
-from pivq_jax.common.hub import find_pretrained
+from pivq_jax.common.hub import check_published, find_pretrained
 from pivq_jax.common.memory import restart_with_kept_memory
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
@@ -305,15 +305,11 @@ def _parse(arguments: list[str]) -> list[str]:
         arguments = [*arguments]  # those of sys.argv stay as they are
 
         def add_config() -> int:
-            place = as_path(where)
-            if given[0] == "pretrained":
-                place = find_pretrained(where)
-                if not (place / "config.json").exists():
-                    raise InputError(
-                        f"{place} has no config.json, whose fields could be changed: give --config,"
-                        " or publish the model again"
-                    )
-            if (place / "config.json").exists():
+            published = given[0] == "pretrained"
+            place = find_pretrained(where) if published else as_path(where)
+            if published:
+                check_published(place)
+            if published or (place / "config.json").exists():
                 # Its whole path, as its name may be that of an experiment, too.
                 place = place.absolute() if isinstance(place, Path) else place
                 arguments.insert(1, f"--config={place}/")

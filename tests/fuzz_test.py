@@ -34,6 +34,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.config import Config
 from pivq_jax.config.check import check_config, config_of_model, read_config
+from pivq_jax.config.description import KEY
 from pivq_jax.data import image_folder, images, layouts
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
@@ -135,7 +136,7 @@ def test_safetensors(count, tmp_path, monkeypatch):
         changed = mutate_tree(header, outer)
         metadata = changed.get("__metadata__")
         if inner and isinstance(metadata, dict):
-            metadata[safetensors_file.KEY] = json.dumps(mutate_tree(description, inner))
+            metadata[KEY] = json.dumps(mutate_tree(description, inner))
         if dtype and isinstance(changed.get("a.bias"), dict):
             changed["a.bias"]["dtype"] = dtype
         text = json.dumps(changed).encode()
@@ -147,7 +148,7 @@ def test_safetensors(count, tmp_path, monkeypatch):
     as_tree = st.tuples(changes | st.just([]), changes | st.just([]), dtypes).map(assemble)
     as_bytes = changes.map(lambda made: mutate(whole, made, whole[::-1]))
     deep = st.sampled_from(["[" * 100_000, '{"config":' * 100_000]).map(
-        lambda text: safetensors.numpy.save({}, {safetensors_file.KEY: text})
+        lambda text: safetensors.numpy.save({}, {KEY: text})
     )
     path = tmp_path / "case.safetensors"
 

@@ -388,7 +388,7 @@ def test_fields_change_the_config_of_the_run_not_of_an_experiment(commands, tiny
 def test_the_value_of_a_flag_is_not_taken_for_a_field(commands, tmp_path):
     (tmp_path / "config.json").write_text("{")
     arguments = ["--mode=decompress", "--workdir=.", "--input", "config.pivq", "--output=out"]
-    # As with `--input=config.pivq`: with fields it would be "give another --config".
+    # As with `--input=config.pivq`: with fields it would be "choose another --config".
     assert_refused(commands.run(*arguments, directory=tmp_path), "choose another --workdir")
 
 

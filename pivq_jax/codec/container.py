@@ -89,10 +89,10 @@ def check_size(size: int, images: int) -> None:
         )
 
 
-def parse(content: bytes, origin: str) -> Contents:
-    """Reads the bytes of a file, whose head is believed only as far as bytes are there.
+def parse(content: bytes, origin: str, most: int | None = None) -> Contents:
+    """Reads the bytes of a file of up to `most` images.
 
-    Nothing is known about `data` but that it is what was written.
+    Its head is believed only as far as bytes are there, and nothing is known about `data` but that it is what was written.
     """
     if content[:4] != MAGIC:
         raise InputError(f"{origin} is not a file of codes: give one that --mode=compress wrote")
@@ -111,6 +111,8 @@ def parse(content: bytes, origin: str) -> Contents:
     end = _HEAD.size + listed
     if code is None or kind >= len(KINDS) or end > len(body):
         raise InputError(f"{origin} is damaged: its head is wrong")
+    if most is not None and count > most:
+        raise InputError(f"{origin} has {count:,} images, more than {most:,}: give one of fewer")
     size = {"fixed": 0, "short": k, "prior": PRIOR_BYTES}[code]
     try:
         table, names = _read_list(body[_HEAD.size : end], size, count)

@@ -76,14 +76,20 @@ def read(path: str | Path, model: TrainedModel) -> ImageCodes:
     return _decoded(open_file(path, model), model, str(path))
 
 
-def from_bytes(content: bytes, model: TrainedModel, images: int | None = None) -> ImageCodes:
+def from_bytes(
+    content: bytes,
+    model: TrainedModel,
+    images: int | None = None,
+    most: int | None = None,
+) -> ImageCodes:
     """Reads the content of a file of codes, of the first `images` only if given; see `read`.
 
-    Raises ValueError if `images` is below 1.
+    A file of more than `most` images is refused before their names are read, a million of which
+    take ten seconds. Raises ValueError if `images` is below 1.
     """
     if images is not None and images < 1:
         raise ValueError(f"images = {images}: read at least 1")
-    return _decoded(_parse_own(content, model, "the file"), model, "the file", images)
+    return _decoded(_parse_own(content, model, "the file", most), model, "the file", images)
 
 
 def _decoded(
@@ -192,9 +198,11 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
     return _parse_own(content, model, str(file))
 
 
-def _parse_own(content: bytes, model: TrainedModel, origin: str) -> Contents:
+def _parse_own(
+    content: bytes, model: TrainedModel, origin: str, most: int | None = None
+) -> Contents:
     """Parses a file and checks that its codes are those of a model, before they are decoded."""
-    contents = container.parse(content, origin)
+    contents = container.parse(content, origin, most)
     space, own = model.space, model.fingerprint
     if contents.fingerprint != own:
         raise InputError(

@@ -1,5 +1,7 @@
 """The exception for invalid user input."""
 
+from collections.abc import Sequence
+
 __all__ = ["InputError"]
 
 
@@ -21,6 +23,20 @@ def printable(text: str) -> str:
     'a\\x1b[2J.png'
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def listed(faults: Sequence[str], between: str = "; ") -> str:
+    """Returns up to five faults of a file from elsewhere, shortened, and the number of the others.
+
+    >>> listed(["a is missing", "b is missing"])
+    'a is missing; b is missing'
+    >>> listed([f"{name} is missing" for name in "abcdefg"])[-34:]
+    'd is missing; e is missing; and 2 more'
+    """
+    shown = [each if len(each) <= 200 else f"{each[:197]}..." for each in faults[:5]]
+    if len(faults) > 5:
+        shown.append(f"and {len(faults) - 5:,} more")
+    return between.join(shown)
 
 
 def brief(error: BaseException) -> str:

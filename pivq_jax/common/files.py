@@ -20,6 +20,7 @@ from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.retry import retried
 
 _REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # packages that etils reads remote storage with
+_NEW = ".pivq_jax.new."  # prefix of the folders of files that are not yet in their place
 MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
 
 
@@ -261,18 +262,46 @@ def replace_together(directory: Path, contents: Mapping[str, bytes | None]) -> N
     """Replaces files of a local directory, or deletes those of None, once all are on its disk.
 
     All but the first are deleted before it is replaced: what two calls wrote is never together.
+    What killed processes have left of their calls is deleted, too.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new.", dir=directory) as temporary:
+    _delete_unlocked(directory.glob(f"{_NEW}*"))
+    with _new_locked(directory) as temporary:
         for name, content in contents.items():
             if content is not None:
-                write_atomically(Path(temporary, name), content)
+                write_atomically(temporary / name, content)
         for name in [*contents][1:]:
             Path(directory, name).unlink(missing_ok=True)
         for name, content in contents.items():
             if content is not None:
                 Path(temporary, name).replace(directory / name)
         sync(directory)
+
+
+def _delete_unlocked(folders: Iterable[Path]) -> None:
+    """Deletes folders whose process has ended, as far as locks tell."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # another process is filling it, or has just ended
+            if (descriptor := flock(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _new_locked(directory: Path) -> Iterator[Path]:
+    """Yields a new folder in a directory, locked until it is deleted at the end."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_NEW, dir=directory))
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            descriptor = flock(folder)
+            if folder.exists():  # otherwise another process found it before it was locked
+                break
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,17 @@ def is_published(directory: Path) -> bool:
     return (directory / WEIGHTS).exists() and not (directory / "checkpoints").exists()
 
 
+def check_published(directory: Path) -> None:
+    """Refuses a directory that is no published model."""
+    if not is_published(directory):
+        if (directory / "checkpoints").exists():
+            raise InputError(
+                f"{directory} is a run, no published model: give it as --workdir, or to"
+                " pivq_jax.load"
+            )
+        raise InputError(f"{directory} holds no {WEIGHTS}: give what save_pretrained wrote")
+
+
 def find_pretrained(where: str | Path) -> Path:
     """Finds a published model as a directory, in the package or on the hub, in this order."""
     directory, name, shipped = expanded(where), str(where), shipped_models()

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.errors import InputError, brief, listed
 from pivq_jax.common.files import cache_folder, write_atomically
 from pivq_jax.common.output import progress_bar
 
@@ -164,12 +164,14 @@ def check_weights(tensors: Mapping[str, Any], shapes: Any, source: str, remedy: 
     """
     expected = traverse_util.flatten_dict(shapes, sep=".")
     if wrong := find_faults(tensors, expected, any_float=True):
-        shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise InputError(f"{source} does not hold these weights: {shown}: {remedy}")
+        raise InputError(f"{source} does not hold these weights: {listed(wrong)}: {remedy}")
 
 
-def download(url: str, remedy: str) -> Path:
-    """Downloads a file once; its URL ends in `#sha256=` and the file's hexadecimal checksum."""
+def download(url: str, most: int, remedy: str) -> Path:
+    """Downloads a file once; its URL ends in `#sha256=` and the file's hexadecimal checksum.
+
+    A file of more than `most` bytes is refused before all of it is read.
+    """
     parts = re.fullmatch(r"(https?://[^/#]+/[^#]+)#(?:sha256=)?([0-9a-fA-F]{64})", url)
     if not parts:
         raise InputError(
@@ -181,7 +183,7 @@ def download(url: str, remedy: str) -> Path:
     name = Path(urllib.parse.urlsplit(address).path).name
     path = default_weights_dir() / checksum[:16] / name
     if not path.exists():
-        content = _fetch(address, name, remedy)
+        content = _fetch(address, name, most, remedy)
         actual = hashlib.sha256(content).hexdigest()
         if actual != checksum:
             raise InputError(f"{address} has the SHA-256 {actual}, not {checksum}: {remedy}")
@@ -189,16 +191,17 @@ def download(url: str, remedy: str) -> Path:
     return path
 
 
-def _fetch(address: str, name: str, remedy: str) -> bytes:
+def _fetch(address: str, name: str, most: int, remedy: str) -> bytes:
     """Downloads a file into memory, with a progress bar."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
-            total = int(answer.headers.get("Content-Length", 0)) or None
-            content = bytearray()
+            total, content = answer.length, bytearray()
             with progress_bar(desc=name, total=total, unit="B", unit_scale=True) as bar:
-                while part := answer.read(2**20):
+                while max(total or 0, len(content)) <= most and (part := answer.read(2**20)):
                     content += part
                     bar.update(len(part))
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"{address} cannot be fetched ({error}): {remedy}") from error
+    if max(total or 0, len(content)) > most:
+        raise InputError(f"{address} has more than {most:,} bytes: {remedy}")
     return bytes(content)

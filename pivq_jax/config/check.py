@@ -275,10 +275,11 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
     return sorted(f"{name} = {there.get(name)}" for name in changed if not name.startswith(free))
 
 
-def read_config(workdir: Path, published: bool = False) -> dict[str, Any]:
+def read_config(workdir: Path, flag: str = "--workdir") -> dict[str, Any]:
     """Reads the resolved config of the run in a workdir, completed by `with_added_fields`.
 
-    If `published`, it may also be that of a published model.
+    That of a published model is refused: its description is with its weights. `flag` names the
+    directory.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -291,9 +292,8 @@ def read_config(workdir: Path, published: bool = False) -> dict[str, Any]:
         of_model = "format_version" in config
         config = with_added_fields(config["config"] if of_model else config)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        remedy = "give another --config" if published else "choose another --workdir"
-        raise InputError(f"{path} is damaged ({brief(error)}): {remedy}") from error
-    if of_model and not published:
+        raise InputError(f"{path} is damaged ({brief(error)}): choose another {flag}") from error
+    if of_model:
         raise InputError(
             f"{workdir} is a published model, no run: give it as --pretrained, or to"
             " pivq_jax.from_pretrained"

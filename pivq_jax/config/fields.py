@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple, Self, get_type_hints
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, listed
 from pivq_jax.config import sections
 from pivq_jax.config.sections import INT32, PRINTABLE, Limit, Section, setting
 
@@ -43,13 +43,13 @@ class Config(Section):
         """Builds a config from nested mappings, as in `ConfigDict.to_dict()` or a `config.json`.
 
         Raises:
-            InputError: if fields are missing, unknown or of another type; the message names all of
-                them.
+            InputError: if fields are missing, unknown or of another type; the message names up to
+                five of them.
         """
         faults: list[str] = []
         config = _build(cls, values, "", faults)
         if faults:
-            raise InputError(", ".join(faults))
+            raise InputError(listed(faults, ", "))
         return config
 
     @classmethod

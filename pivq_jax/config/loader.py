@@ -7,7 +7,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, expanded
+from pivq_jax.common.files import as_path, expanded, is_remote
+from pivq_jax.common.hub import is_published
 from pivq_jax.config.fields import Config
 from pivq_jax.config.presets import base_config
 
@@ -30,6 +31,7 @@ def load_config_dict(name: str) -> ConfigDict:
         name: name of an experiment in this package, or a file that ends in `.py`; variants may
             follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run or the
             directory of a published model, possibly of another version; see `Config.of_model`.
+            That of a published model names no files and has no `data.group`.
 
     Raises:
         InputError: if there is no such experiment or file, or it does not define a config.
@@ -41,13 +43,14 @@ def load_config_dict(name: str) -> ConfigDict:
         file = expanded(where)
     elif where in known:
         file = known[where]
-    elif (as_path(name) / "config.json").exists():
-        from pivq_jax.config.check import config_of_model, read_config  # imports jax: slow
+    elif not is_remote(name) and is_published(folder := as_path(name)):
+        from pivq_jax.config.description import read_published_config  # imports jax: slow
 
-        config = base_config()
-        held = read_config(as_path(name), published=True)
-        config.update(config_of_model(held, name).to_dict())
-        return config
+        return _as_dict(read_published_config(folder))
+    elif (as_path(name) / "config.json").exists():
+        from pivq_jax.config.check import config_of_model, read_config
+
+        return _as_dict(config_of_model(read_config(as_path(name), "--config"), name))
     else:
         raise InputError(
             f"there is no config {where!r}: give one of {', '.join(known)}, a file such as mine.py,"
@@ -64,6 +67,12 @@ def load_config_dict(name: str) -> ConfigDict:
             f"{file} gives no config: it needs a function get_config(variants) that returns"
             " base_config(), changed"
         )
+    return config
+
+
+def _as_dict(held: Config) -> ConfigDict:
+    config = base_config()
+    config.update(held.to_dict())
     return config
 
 

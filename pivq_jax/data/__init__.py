@@ -142,6 +142,8 @@ def load_dataset(
             )
     path = os.fspath(path)
     if name == "tfds":
+        if not path:
+            raise InputError("tfds needs the directory of a data set: give --config.data.path=DIR")
         damaged = f"the prepared data in {path} is damaged"
         with damage_as_input_error(damaged, PREPARE_AGAIN):
             splits, factors = open_directory(path, image_size)

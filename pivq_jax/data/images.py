@@ -41,6 +41,9 @@ _OTHERS = ".arw .cr2 .cr3 .dng .exr .hdr .jp2 .jxl .nef .orf .psd .raf .rw2 .svg
 _UNREAD = frozenset(_OTHERS.split()).union(*_FORMATS.values()) - EXTENSIONS
 
 
+_STRIP = 2**20  # pixels that are converted to RGB at a time
+
+
 def images_to_float(images: Any) -> Any:
     """Converts uint8 images in [0, 255], NumPy's or JAX's of any shape, to float32 in [-1, 1]."""
     return images.astype("float32") / 127.5 - 1.0
@@ -114,6 +117,7 @@ def decode_image(
     crop: int = 0,
     shape: tuple[int, int] | None = None,
     formats: Sequence[str] = FORMATS,
+    most: int = 0,
 ) -> np.ndarray:
     """Decodes an image and resizes its central square, to uint8 [size, size, 3].
 
@@ -127,13 +131,14 @@ def decode_image(
         crop: side of the central square in pixels; 0: the largest one.
         shape: the (width, height) that the image must have.
         formats: formats that are read, as Pillow names them.
+        most: number of pixels above which an image is refused by its header; 0: Pillow's limit.
 
     Raises:
         InputError: if it is no image of these formats, damaged or too large.
         ShapeError: an InputError, if it has another shape than `shape`, or is smaller than `crop`.
         FileNotFoundError: if there is no such file.
     """
-    image = _decode(file, name, formats, crop, shape)
+    image = _decode(file, name, formats, crop, shape, most)
     side = crop or min(image.size)
     if image.size != (side, side):
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -170,9 +175,10 @@ def _decode(
     formats: Sequence[str],
     crop: int = 0,
     shape: tuple[int, int] | None = None,
+    most: int = 0,
 ) -> Any:
     """Returns an upright RGB image of Pillow."""
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     if isinstance(file, str | os.PathLike):
         os.stat(file)  # fails if it is gone, which is no damage: it may come back
@@ -187,31 +193,96 @@ def _decode(
                 what = f"it is no {' or '.join(formats)} image: choose another one"
             raise InputError(f"cannot read image {name}: {what}") from error
         width, height = opened.size
+        if most and width * height > most:
+            raise InputError(
+                f"the image {name} is {width} x {height} pixels, more than {most:,}: reduce it"
+            )
         if shape is not None and (width, height) != shape:
             raise ShapeError(f"{name} is {width} x {height} pixels, not {shape[0]} x {shape[1]}")
         if crop > min(width, height):
             raise ShapeError(f"{name} is {width} x {height} pixels, less than the crop of {crop}")
         opened.load()
+        return _to_rgb(_upright(opened))
+
+
+def _upright(image: Any) -> Any:
+    """Returns an image as its EXIF data turns it.
+
+    Where this is a part of the file of its own, one tag of it is read: Pillow reads all, and in a
+    crafted file of 64 KB they all hold the same 64 KB, which makes hundreds of MB.
+    """
+    from PIL import Image, ImageOps
+
+    exif = image.info.get("exif")
+    if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):
+        with contextlib.suppress(ValueError):  # after three lines of a head, of ImageMagick
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+    if not isinstance(exif, bytes):
         # It turns the pixels before it writes the other tags anew, which raises these if one of
         # them has another type or size than it must have.
         odd = (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
         with contextlib.suppress(*odd, struct.error):
-            ImageOps.exif_transpose(opened, in_place=True)
-        return _to_rgb(opened)
+            ImageOps.exif_transpose(image, in_place=True)
+        return image
+    turn = Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    orientation = _orientation(exif.removeprefix(b"Exif\0\0"))
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _orientation(tiff: bytes) -> int:
+    """The orientation in EXIF data, which has the form of a TIFF file; 1, upright, without one."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    with contextlib.suppress(struct.error):
+        if order is None:
+            return 1
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for i in range(count):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * i)
+            if (tag, kind) == (0x0112, 3):  # the orientation, a number of 16 bits
+                return int(value)
+    return 1
 
 
 def _to_rgb(image: Any) -> Any:
-    """Returns an image in RGB, on white where it is transparent; itself if it is that already."""
+    """Returns an image in RGB, on white where it is transparent; itself if it is that already.
+
+    It is converted a strip at a time: on the way, pixels take up to five times their memory.
+    """
+    from PIL import Image
+
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    white = 65535.0
+    if image.mode == "F":  # the range of floats varies between files
+        white = next((top for top in (1.0, 255.0) if image.getextrema()[1] <= top), white)
+    rows = max(_STRIP // image.width, 1)
+    if rows >= image.height:
+        return _strip_to_rgb(image, white)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(_strip_to_rgb(strip, white), (0, top))
+    return whole
+
+
+def _strip_to_rgb(image: Any, white: float) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         # Grey with 16 bits or more: Pillow's own conversion clips at 255 instead of scaling.
         values: Any = np.asarray(image, np.float32)
-        white = 65535.0
-        if image.mode == "F":  # the range of floats varies between files
-            if not np.isfinite(values).all():
-                raise ValueError("it has pixels that are NaN or infinite")
-            white = next((top for top in (1.0, 255.0) if values.max() <= top), white)
+        if not np.isfinite(values).all():
+            raise ValueError("it has pixels that are NaN or infinite")
         values = values.clip(0.0, white) * (255.0 / white)
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

@@ -27,6 +27,7 @@ WEIGHTS_URL = (
     "pt_inception-2015-12-05-6726825d.pth"
     "#sha256=6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 )
+MOST_BYTES = 2**27  # of what is downloaded, which may be another file of these weights
 SIZE = 299  # height and width of the network's input in pixels
 BLOCK_DIMS = (64, 192, 768, 2048)  # channels of the four feature blocks
 
@@ -79,7 +80,7 @@ def prepare(images: jax.Array) -> jax.Array:
 def load_inception(path: str | Path = "") -> dict[str, Any]:
     """Loads the file of pytorch-fid, or a safetensors file with its tensors, or either by URL."""
     url = str(path) or WEIGHTS_URL
-    file = download(url, _REMEDY) if is_remote(url) else expanded(path)
+    file = download(url, MOST_BYTES, _REMEDY) if is_remote(url) else expanded(path)
     if file.suffix == ".safetensors":
         return fold_batch_norms(read_safetensors(file, _REMEDY), str(file))
     return fold_batch_norms(read_torch_file(file, _REMEDY), str(file))

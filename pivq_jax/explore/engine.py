@@ -5,7 +5,6 @@ threads must not use it at once.
 """
 
 import dataclasses
-import io
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from pivq_jax.codec import from_bytes, to_bytes
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.terms import TERMS
-from pivq_jax.data import Dataset, decode_image, images_to_float, images_to_uint8
+from pivq_jax.data import Dataset, images_to_float, images_to_uint8
 from pivq_jax.explore.factors import (
     Probe,
     edit_in_order,
@@ -28,6 +27,7 @@ from pivq_jax.explore.factors import (
     words,
 )
 from pivq_jax.explore.pool import encode_pool, nearest, shrink
+from pivq_jax.explore.uploads import MAX_BYTES
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import Labels
 
@@ -35,8 +35,7 @@ from pivq_jax.sampling import Labels
 BATCH = 4
 PARENTS = 500  # pairs that new faces are of, where the config wants parents that fit
 MAX_EXAMPLES = 48  # most images of `Engine.examples` at once
-# The largest file that is accepted, in bytes: a PNG file of a camera of 10 million pixels.
-MAX_BYTES = 2**25
+MAX_FILE_IMAGES = 10_000  # of a file of codes, of which the first is shown
 
 
 class Picture(NamedTuple):
@@ -70,11 +69,6 @@ class Nearest(NamedTuple):
     picture: Picture
     difference: float  # mean absolute difference of pixels in grey levels
     searched: int  # number of training images
-
-
-def read_image(content: bytes, size: int) -> np.ndarray:
-    """Decodes a PNG or JPEG file and resizes its central square: uint8 [size, size, 3]."""
-    return decode_image(io.BytesIO(content), size, name="you gave", formats=("PNG", "JPEG"))
 
 
 class Engine:
@@ -255,8 +249,11 @@ class Engine:
         return to_bytes(self.model, codes[None], ["face"])
 
     def read_codes(self, content: bytes) -> np.ndarray:
-        """Reads the first code set of a file of `pivq_jax.codec`, int32 [N]."""
-        return from_bytes(content, self.model, images=1).codes[0]
+        """Reads the first code set of a file of `pivq_jax.codec`, int32 [N].
+
+        It may run beside the other methods, in a thread of its own.
+        """
+        return from_bytes(content, self.model, images=1, most=MAX_FILE_IMAGES).codes[0]
 
     def _labelled(self) -> TrainedModel:
         if self.labelled is None:

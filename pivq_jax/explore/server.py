@@ -8,12 +8,15 @@ import asyncio
 import base64
 import json
 import os
+import signal
 import socket
+import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -27,8 +30,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.explore.engine import MAX_BYTES, Engine, Picture, read_image
+from pivq_jax.explore.connections import Patience
+from pivq_jax.explore.engine import Engine, Picture
 from pivq_jax.explore.guard import Guard
+from pivq_jax.explore.uploads import MAX_BYTES, read_image
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {
@@ -38,6 +43,8 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
+FILES = 4  # of the largest size, of which the server receives at most so much at a time
+BODY_SECONDS = 60.0  # for the body of a request to arrive
 END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
 
 
@@ -47,6 +54,7 @@ class Work:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._reading = asyncio.Lock()
+        self._expected = 0  # bytes of files that are being received
 
     async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a function when its turn comes, unless the page has given up by then."""
@@ -57,8 +65,19 @@ class Work:
 
     @asynccontextmanager
     async def file(self, request: Request) -> AsyncIterator[bytes]:
-        """The file that a request brings; there may be one at a time, others are refused."""
-        content = await _body(request, MAX_BYTES)
+        """The file that a request brings; there may be one at a time, others are refused.
+
+        So are those which, with what is being received, could become too much.
+        """
+        told = request.headers.get("content-length", "")
+        size = min(int(told), MAX_BYTES) if told.isdecimal() else MAX_BYTES
+        if self._expected + size > FILES * MAX_BYTES:
+            raise HTTPException(429, "other files are being received: try again in a moment")
+        self._expected += size
+        try:
+            content = await _body(request, MAX_BYTES)
+        finally:
+            self._expected -= size
         if self._reading.locked():
             raise HTTPException(429, "another file is being read: try again in a moment")
         async with self._reading:
@@ -95,7 +114,7 @@ def make_app(engine: Engine, address: str) -> Starlette:
 
     async def read_codes(request: Request) -> np.ndarray:
         async with work.file(request) as content:
-            return await work.run(request, engine.read_codes, content)
+            return await asyncio.to_thread(engine.read_codes, content)
 
     model = engine.describe()
     finds: dict[str, Callable[[Request], Any]] = {
@@ -131,9 +150,13 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 def make_server(engine: Engine, address: str) -> uvicorn.Server:
-    """Returns the server, to be run with the socket of `listen` at this address."""
+    """Returns the server, to be run with the socket of `listen` at this address.
+
+    Its first Ctrl-C waits for what is being computed; the second one ends the process.
+    """
     config = uvicorn.Config(
         make_app(engine, address),
+        http=Patience,
         lifespan="off",
         ws="none",
         log_level="critical",  # answers print what goes wrong themselves
@@ -141,7 +164,30 @@ def make_server(engine: Engine, address: str) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=END_SECONDS,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """Handles Ctrl-C also while the process waits for the threads of a server that has ended."""
+
+    _ended = False
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        if threading.current_thread() is threading.main_thread():  # else there are no signals
+            signal.signal(signal.SIGINT, self._after_end)
+        super().run(sockets)
+
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        if self.should_exit and number == signal.SIGINT:
+            os._exit(128 + number)
+        super().handle_exit(number, frame)
+
+    def _after_end(self, number: int, frame: FrameType | None) -> None:
+        """Called with the first Ctrl-C at the end of the server, and with the next one."""
+        if self._ended:
+            os._exit(128 + number)
+        self._ended = True
+        raise KeyboardInterrupt
 
 
 def url(listener: socket.socket, address: str) -> str:
@@ -187,15 +233,22 @@ def _route(name: str, find: Callable[[Request], Any], model: str) -> Route:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Reads the body of a request; refuses more than `limit` bytes before all are read."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            large = f"this is more than {limit / 2**20:,.0f} MB: give a smaller file"
-            raise HTTPException(413, large)
-        parts.append(part)
-    return b"".join(parts)
+    """Reads the body of a request; refuses more than `limit` bytes before all are read.
+
+    One that takes more than `BODY_SECONDS` is refused, too.
+    """
+    content = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                content += part
+                if len(content) > limit:
+                    large = f"this is more than {limit / 2**20:,.0f} MB: give a smaller file"
+                    raise HTTPException(413, large)
+    except TimeoutError as error:
+        slow = f"it took more than {BODY_SECONDS:,.0f} s to arrive: give a smaller file"
+        raise HTTPException(408, slow) from error
+    return bytes(content)
 
 
 def _object(body: bytes) -> dict[str, Any]:

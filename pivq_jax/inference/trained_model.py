@@ -19,10 +19,10 @@ from pivq_jax.common.files import local_path
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.common.weights import digest
+from pivq_jax.config.description import without_paths
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import Published, write_pretrained
-from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.interop.weights import to_torch
 from pivq_jax.sampling import edit as edits
 from pivq_jax.sampling.completion import first_guess

@@ -16,9 +16,9 @@ import numpy as np
 from pivq_jax.common.files import replace_together
 from pivq_jax.common.weights import Params, pack_arrays
 from pivq_jax.config.check import config_of_model
+from pivq_jax.config.description import KEY
 from pivq_jax.config.fields import Config
 from pivq_jax.interop.onnx_graph import Graph, block, convolution, dense, gelu, layer_norm
-from pivq_jax.interop.safetensors_file import KEY
 from pivq_jax.model.layers import positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON
 

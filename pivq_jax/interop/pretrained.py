@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, json_bytes, replace_together
-from pivq_jax.common.hub import CARD, CONFIG, PARENTS, PRIOR, WEIGHTS, is_published
+from pivq_jax.common.hub import CARD, CONFIG, PARENTS, PRIOR, WEIGHTS, check_published
 from pivq_jax.common.weights import (
     Params,
     find_faults,
@@ -25,8 +25,9 @@ from pivq_jax.common.weights import (
     read_safetensors,
 )
 from pivq_jax.config.check import prior_settings
+from pivq_jax.config.description import FORMAT_VERSION
 from pivq_jax.interop.card import model_card
-from pivq_jax.interop.safetensors_file import FORMAT_VERSION, pack_model, read_model
+from pivq_jax.interop.safetensors_file import pack_model, read_model
 from pivq_jax.sampling.edit import Labels, check_labels
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
 from pivq_jax.sampling.space import CodeSpace
@@ -85,13 +86,7 @@ def write_pretrained(directory: Path, model: Published) -> None:
 
 def read_pretrained(directory: Path) -> Published:
     """Reads a published model from a directory, such as `common.hub.find_pretrained` returns."""
-    if not is_published(directory):
-        if (directory / "checkpoints").exists():
-            raise InputError(
-                f"{directory} is a run, no published model: give it as --workdir, or to"
-                " pivq_jax.load"
-            )
-        raise InputError(f"{directory} holds no {WEIGHTS}: give what save_pretrained wrote")
+    check_published(directory)
     params, description = read_model(directory / WEIGHTS)
     parents, labels, prior = None, None, None
     space = CodeSpace.of(description["config"])

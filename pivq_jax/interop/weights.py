@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, listed
 from pivq_jax.common.weights import Params, find_faults
 
 # Axes of a Flax kernel in the order of PyTorch, by number of axes.
@@ -56,7 +56,7 @@ def from_torch(
 
     Raises:
         InputError: if arrays are missing, unexpected, or of another shape or type; the message
-            names all of them.
+            names up to five of them.
     """
     tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
     check_state_dict(tensors, expected, origin)
@@ -79,7 +79,7 @@ def check_state_dict(state_dict: Mapping[str, Any], expected: Params, origin: st
             shape = tuple(shape[i] for i in TO_TORCH[len(shape)])
         theirs[torch_name(path)] = jax.ShapeDtypeStruct(shape, wanted.dtype)
     if faults := find_faults(state_dict, theirs):
-        raise InputError(f"{origin} does not fit the model of its config: {'; '.join(faults)}")
+        raise InputError(f"{origin} does not fit the model of its config: {listed(faults)}")
 
 
 def torch_name(path: tuple[Any, ...]) -> str:

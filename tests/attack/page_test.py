@@ -59,10 +59,14 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[Server]:
-    errors = tmp_path / "errors"
+    yield from started(SERVER, tmp_path / "errors")
+
+
+def started(code: str, errors: Path) -> Iterator[Server]:
+    """Starts a server, and ends it."""
     with errors.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=file, text=True, cwd=ROOT
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=file, text=True, cwd=ROOT
         )
     assert process.stdout
     line = process.stdout.readline()

@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.hub import WEIGHTS
+from pivq_jax.config.description import FORMAT_VERSION, KEY
 from pivq_jax.config.fields import Config, all_fields
 from pivq_jax.inference.opening import from_pretrained
 from pivq_jax.interop import safetensors_file
@@ -51,7 +52,7 @@ METADATA = {
 
 def published(folder: Path, changes: dict[str, Any]) -> None:
     """A tiny model whose description has some values replaced, by their path."""
-    description = {"format_version": safetensors_file.FORMAT_VERSION, "config": tiny(), "step": 900}
+    description = {"format_version": FORMAT_VERSION, "config": tiny(), "step": 900}
     description |= {"progress": {}, "metrics": {}}
     for name, value in changes.items():
         *sections, field = name.split(".")
@@ -67,7 +68,7 @@ def write(folder: Path, text: str) -> None:
     shapes = safetensors_file.model_shapes(Config.from_dict(tiny()))
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     arrays = safetensors_file.to_torch(params)
-    metadata = {"format": "pt", safetensors_file.KEY: text}
+    metadata = {"format": "pt", KEY: text}
     safetensors.numpy.save_file(arrays, folder / WEIGHTS, metadata)
 
 

@@ -25,6 +25,7 @@ from pivq_jax.common.files import (
     local_path,
     new_folder,
     read_object,
+    replace_together,
     sync_tree,
     write_atomically,
     write_json,
@@ -269,3 +270,43 @@ def test_rows_of_json_are_read_as_they_were(tmp_path):
     files.write_atomically(tmp_path / "codes.json", files.json_rows(rows))
     found = files.read_json(tmp_path / "codes.json")
     assert found == {name: row.tolist() for name, row in rows.items()}
+
+
+KILLED_TOGETHER = """
+import os, signal, sys
+from pathlib import Path
+from pivq_jax.common import files
+
+def end(*_):
+    if sys.argv[2] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("holds", flush=True)
+    sys.stdin.read()
+
+Path.replace = end
+files.replace_together(Path(sys.argv[1]), {"a": b"half", "b": b"half"})
+"""
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next_one(tmp_path):
+    """But not what another one is writing at this moment."""
+    (tmp_path / ".pivq_jax.new.file").write_bytes(b"no folder")
+    command = [sys.executable, "-c", KILLED_TOGETHER, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipe = subprocess.PIPE
+    started = {"stdin": pipe, "stdout": pipe, "text": True, "env": environment}
+    with subprocess.Popen([*command, "kill"], **started) as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    with subprocess.Popen([*command, "hold"], **started) as holds:
+        assert holds.stdout and holds.stdout.readline() == "holds\n"
+        (held,) = (folder for folder in tmp_path.iterdir() if folder.is_dir())
+        replace_together(tmp_path, {"a": b"whole", "b": None})
+        assert {path.name for path in tmp_path.iterdir()} == {
+            ".pivq_jax.new.file",
+            held.name,
+            "a",
+        }
+        assert list(held.iterdir()) and (tmp_path / "a").read_bytes() == b"whole"
+        holds.kill()
+    replace_together(tmp_path, {"a": b"again"})
+    assert {path.name for path in tmp_path.iterdir()} == {".pivq_jax.new.file", "a"}

@@ -56,4 +56,4 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monke
         write_weights(tmp_path / "w.safetensors", {"a": np.zeros(3)})
     checksum = hashlib.sha256(b"content").hexdigest()
     with pytest.raises(InputError, match=message):
-        download(f"https://example.org/w.pth#sha256={checksum}", "")
+        download(f"https://example.org/w.pth#sha256={checksum}", 2**20, "")

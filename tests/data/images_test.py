@@ -1,6 +1,7 @@
 """Image files in all their variety, and the conversion of pixel values."""
 
 import errno
+import io
 import os
 import struct
 import warnings
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import images
@@ -21,8 +22,11 @@ from pivq_jax.data.images import (
     load_image,
     unread_kinds,
 )
+from tests.explore.crafted_pictures import CRAFTED
 from tests.explore.image_files import claimed_png
+from tests.memory import peak_memory
 
+EXIF = {"eXIf": "EXIF of a PNG", "profile": "EXIF in a profile"}
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -30,6 +34,10 @@ def save(path, image, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
     return path
+
+
+def decode(content):
+    return images.decode_image(io.BytesIO(content), 16, name="it")
 
 
 def assert_color(image, color, tolerance=0):
@@ -131,6 +139,45 @@ def test_exif_orientation_is_applied(tmp_path):
     image = load_image(path, 16)
     assert_color(image[:8], WHITE)
     assert_color(image[8:], (0, 0, 0))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif"])
+def test_every_orientation_is_that_of_pillow(tmp_path, orientation, order, kind):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 12, 3), np.uint8))
+    data = Image.Exif()
+    data.endian, data[0x0112] = order, orientation
+    path = save(tmp_path / f"a.{kind}", image, exif=data)
+    whole = images.decode_whole(path, name="a")
+    np.testing.assert_array_equal(whole, ImageOps.exif_transpose(Image.open(path)))
+    assert whole.shape == ((12, 7, 3) if 5 <= orientation <= 8 else (7, 12, 3))
+
+
+@pytest.mark.parametrize("kind", ["eXIf", "profile"])
+def test_exif_data_that_claims_gigabytes_takes_none(kind):
+    start = peak_memory(reset=True)
+    assert decode(CRAFTED[EXIF[kind]][1]()).shape == (16, 16, 3)
+    assert peak_memory() - start < 2**26
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_strips_are_converted_as_the_whole_is(mode, transparent, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 4), np.uint8)
+    image = Image.fromarray(pixels, "RGBA")
+    if mode in ("I;16", "I", "F"):
+        values = pixels[..., 0].astype(np.float32) * (0.9 if mode == "F" else 200)
+        image = Image.fromarray(values.astype({"I;16": np.uint16, "I": np.int32}.get(mode, "f4")))
+    elif mode != "RGBA":
+        image = (image.convert("L") if mode == "LA" else image.convert("RGB")).convert(mode)
+    if transparent and mode in ("1", "L", "P", "RGB"):
+        image.info["transparency"] = image.getpixel((3, 4))
+    whole = np.asarray(images._to_rgb(image))
+    for pixels_at_once in (1, 100, 1_199):
+        monkeypatch.setattr(images, "_STRIP", pixels_at_once)
+        np.testing.assert_array_equal(np.asarray(images._to_rgb(image)), whole)
+    assert whole.shape == (40, 30, 3) and whole.std() > 10
 
 
 def test_an_odd_tag_beside_the_orientation_does_not_matter(tmp_path):

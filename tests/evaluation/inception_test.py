@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import threading
 from functools import partial
 
@@ -138,7 +139,7 @@ def test_a_file_is_downloaded_once(server, tmp_path, capsys):
     (tmp_path / "served" / "w.pth").write_bytes(content)
     url = f"{server[0]}/w.pth#sha256={hashlib.sha256(content).hexdigest()}"
     for _ in range(2):
-        path = download(url, "")
+        path = download(url, 2**22, "")
         assert path.name == "w.pth" and path.read_bytes() == content
         assert path.is_relative_to(tmp_path / "weights")
     assert server[1] == ["/w.pth"]
@@ -150,7 +151,7 @@ def test_inception_downloads_what_a_url_names(monkeypatch, state_dict, params, t
     asked = []
     safetensors.numpy.save_file(state_dict, tmp_path / "w.safetensors")
 
-    def fetched(url, remedy):
+    def fetched(url, most, remedy):
         asked.append(url)
         return tmp_path / "w.safetensors"
 
@@ -169,6 +170,25 @@ def test_a_file_with_another_checksum_is_not_kept(server, tmp_path):
     assert not list(tmp_path.rglob("weights/**/*.pth"))
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_no_more_is_downloaded_than_the_file_may_have(server, tmp_path, monkeypatch, told):
+    """Whether the server tells the size, or the data never ends."""
+    sent = []
+
+    class Answer(io.BytesIO):
+        length = 10**12 if told else None
+
+        def read(self, size=-1):
+            sent.append(size)
+            return bytes(size)
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer())
+    with pytest.raises(InputError, match=r"has more than 134,217,728 bytes: fetch https"):
+        inception.load_inception(f"{server[0]}/w.pth#sha256={'0' * 64}")
+    assert sum(sent) <= (0 if told else 2**27 + 2**20)
+    assert not list(tmp_path.rglob("weights/**/*.pth"))
+
+
 def test_a_url_that_does_not_answer_is_named(server):
     with pytest.raises(InputError, match=r"none\.pth cannot be fetched .*404.*: fetch https"):
         inception.load_inception(f"{server[0]}/none.pth#sha256={'0' * 64}")
@@ -179,7 +199,7 @@ def test_a_url_that_does_not_answer_is_named(server):
 )
 def test_a_url_without_a_checksum_or_of_another_kind_is_refused(url):
     with pytest.raises(InputError, match="write https://"):
-        download(url, "")
+        download(url, 2**22, "")
 
 
 def test_without_a_network_the_default_says_what_to_do(monkeypatch, tmp_path):

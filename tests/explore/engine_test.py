@@ -16,7 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float, load_image
 from pivq_jax.explore import engine as engine_module
-from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine, read_image
+from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
+from pivq_jax.explore.uploads import read_image
 from pivq_jax.sampling import Labels
 from tests.conftest import ROOT
 from tests.explore.engines import untrained_engine

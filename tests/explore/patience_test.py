@@ -1,16 +1,33 @@
-"""The end of the server, over real sockets."""
+"""The patience of the server with clients, and its end, over real sockets."""
 
+import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pivq_jax.explore import connections
 from pivq_jax.explore import server as server_module
+from pivq_jax.explore.uploads import MAX_BYTES
+from tests.conftest import ROOT
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Waits a minute for what comes true in another thread."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Running:
@@ -18,7 +35,9 @@ class Running:
 
     def __init__(self) -> None:
         self.begun, self.end = threading.Event(), threading.Event()
-        engine: Any = SimpleNamespace(describe=lambda: {"id": ""}, neighbours=self.neighbours)
+        engine: Any = SimpleNamespace(
+            describe=lambda: {"id": ""}, neighbours=self.neighbours, size=16
+        )
         listener = server_module.listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         self.server = server_module.make_server(engine, "127.0.0.1")
@@ -30,6 +49,11 @@ class Running:
         self.begun.set()
         assert self.end.wait(60)
         return np.arange(2)
+
+    def connect(self, start: bytes) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection.sendall(start)
+        return connection
 
     def send(self, path: str, method: str, body: bytes = b"") -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
@@ -64,3 +88,146 @@ def test_the_end_is_quiet_while_requests_run(running, monkeypatch, capsys):
     for connection in connections:
         connection.recv(10_000)  # an answer, or the end: it does not hang
     assert not failed and capsys.readouterr().err == ""
+
+
+def status(connection: socket.socket) -> int:
+    """The status of an answer; 0 if the connection ends without one."""
+    try:
+        return int((connection.recv(10_000) or b"HTTP/1.1 0").split()[1])
+    except ConnectionError:
+        return 0
+
+
+def upload(running: Running, size: int) -> socket.socket:
+    """An upload of which a byte is missing."""
+    head = f"POST /api/encode HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n\r\n"
+    return running.connect(head.encode() + bytes(1_000))
+
+
+def test_the_fifth_large_file_is_refused_while_four_are_received(running):
+    stalled = [upload(running, MAX_BYTES) for _ in range(4)]
+    until(lambda: status(upload(running, MAX_BYTES)) == 429)
+    assert status(upload(running, 10**15)) == 429
+    chunked = b"POST /api/encode HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert status(running.connect(chunked)) == 429  # it may become as large
+    assert status(running.send("/api/encode", "POST", b"no image")) == 429
+    assert status(running.send("/api/model", "GET")) == 200
+    for connection in stalled:
+        connection.close()
+    until(lambda: status(running.send("/api/encode", "POST", b"no image")) == 400)
+
+
+def test_many_small_files_keep_no_one_out(running):
+    stalled = [upload(running, 10**5) for _ in range(20)]
+    assert status(running.send("/api/encode", "POST", b"no image")) == 400
+    assert len(stalled) == 20
+
+
+def test_a_body_has_a_deadline(running, monkeypatch):
+    monkeypatch.setattr(server_module, "BODY_SECONDS", 0.1)
+    for path in ("encode", "decode"):
+        head = f"POST /api/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n"
+        stalled = running.connect(head.encode() + b"abc")
+        assert status(stalled) == 408
+    assert status(running.send("/api/encode", "POST", b"no image")) == 400
+
+
+@pytest.mark.parametrize("start", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: b"])
+def test_a_head_has_a_deadline(running, monkeypatch, start):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    stalled = running.connect(start)
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < 6_000:  # a minute: what arrives late does not help
+            stalled.sendall(b"b")
+            sent += 1
+            time.sleep(0.01)
+    assert 0 < sent < 6_000
+
+
+def test_a_connection_that_is_kept_alive_has_one_too(running, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    connection = running.send("/api/model", "GET")
+    assert status(connection) == 200
+    assert status(connection) == 0
+
+
+def test_an_answer_that_no_one_reads_is_given_up(running, monkeypatch):
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(server_module, "_plain", lambda value: "a" * 10**8)
+    running.end.set()
+    body = json.dumps({"code": 1}).encode()
+    connection = running.send("/api/neighbours", "POST", body)
+    assert running.begun.wait(60)
+    until(lambda: not running.server.server_state.connections)
+    with contextlib.suppress(ConnectionError):
+        received = 0
+        while part := connection.recv(2**20):
+            received += len(part)
+        assert received < 10**8
+
+
+def test_the_oldest_waiting_connection_of_a_client_makes_room(running, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 8)
+    asking = running.send("/api/neighbours", "POST", json.dumps({"code": 1}).encode())
+    assert running.begun.wait(60)
+    waiting = [running.connect(b"GET / HTT") for _ in range(30)]
+    assert status(running.send("/api/model", "GET")) == 200
+    for connection in waiting[:20]:
+        assert status(connection) == 0
+    assert len(running.server.server_state.connections) <= 8
+    running.end.set()
+    assert status(asking) == 200
+
+
+def test_who_has_as_many_requests_as_there_may_be_gets_no_more(running, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    body = json.dumps({"code": 1}).encode()
+    asking = [running.send("/api/neighbours", "POST", body) for _ in range(3)]
+    until(lambda: len(running.server.server_state.tasks) == 3)
+    assert status(running.send("/api/model", "GET")) == 0
+    running.end.set()
+    assert [status(connection) for connection in asking] == [200] * 3
+
+
+COMPUTES = """
+import time
+from types import SimpleNamespace
+from pivq_jax.explore import server
+
+def neighbours(code):
+    print("begun", flush=True)
+    time.sleep(600)
+
+server.END_SECONDS = 0.1
+engine = SimpleNamespace(describe=lambda: {"id": ""}, neighbours=neighbours)
+listener = server.listen("127.0.0.1", 0)
+print(listener.getsockname()[1], flush=True)
+server.make_server(engine, "127.0.0.1").run(sockets=[listener])
+"""
+
+
+@pytest.mark.parametrize("patient", [False, True], ids=["at once", "after the server's end"])
+def test_the_second_ctrl_c_ends_the_process_whatever_it_computes(patient):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", COMPUTES]
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        body = b'{"code": 1}'
+        head = f"POST /api/neighbours HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(f"{head}\r\n\r\n".encode() + body)
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(signal.SIGINT)
+            if patient:
+                assert status(connection) in (0, 500)  # the server has ended, its thread has not
+                time.sleep(1)
+            assert process.poll() is None
+            while process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10 if patient else 0.5)
+                    break
+        assert process.wait(60) == 130

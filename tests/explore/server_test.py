@@ -13,8 +13,10 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
+from pivq_jax.codec import container, to_bytes
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import load_image
+from pivq_jax.explore import engine as engine_module
 from pivq_jax.explore import server as server_module
 from pivq_jax.explore.server import MAX_JSON, PAGE, Work, listen, make_app, url
 from tests.explore.image_files import content_of, picture
@@ -118,6 +120,40 @@ def test_codes_are_saved_and_opened(client, engine):
     saved = client.post("/api/codes/write", json={"codes": codes})
     assert saved.headers["content-type"] == "application/octet-stream"
     assert client.post("/api/codes/read", content=saved.content).json() == codes
+
+
+def test_a_file_of_codes_is_read_while_the_model_is_busy(client, engine, monkeypatch):
+    """Its names took ten seconds in which no request was answered."""
+    begun, end = threading.Event(), threading.Event()
+    content = engine.write_codes(codes := engine.example(3).codes)
+
+    def busy(code: int) -> np.ndarray:
+        begun.set()
+        assert end.wait(60)
+        return np.arange(3)
+
+    monkeypatch.setattr(engine, "neighbours", busy)
+    with client:
+        first = threading.Thread(target=lambda: ask(client, "neighbours", code=1))
+        first.start()
+        assert begun.wait(60)
+        assert client.post("/api/codes/read", content=content).json() == codes.tolist()
+        end.set()
+        first.join()
+
+
+def test_a_file_of_codes_with_a_million_names_is_refused_before_they_are_read(
+    client, engine, monkeypatch
+):
+    names = [f"{i}" for i in range(engine_module.MAX_FILE_IMAGES + 1)]
+    codes = np.arange(N)[None].repeat(len(names), 0)
+    most = to_bytes(engine.model, codes[1:], names[1:])
+    assert client.post("/api/codes/read", content=most).json() == list(range(N))
+    content = to_bytes(engine.model, codes, names)
+    monkeypatch.setattr(container, "check_names", None)
+    answer = client.post("/api/codes/read", content=content)
+    assert answer.status_code == 400
+    assert "10,001 images, more than 10,000" in answer.json()["error"]
 
 
 EDIT = b'{"codes": [0, 1, 2, 3, 4, 5, 6, 7], "factor": %s}'

@@ -1,0 +1,153 @@
+"""A published folder that names the user's files, opened by each mode under a guard on `open`.
+
+What the interpreter and the operating system need may be read, and the folder, the caches and what
+the command names; nothing else.
+"""
+
+import dataclasses
+import json
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.common.hub import WEIGHTS
+from pivq_jax.config import load_config
+from pivq_jax.interop.safetensors_file import pack_model
+from tests.conftest import ROOT, TINY
+from tests.parameters import make_model
+
+pytestmark = pytest.mark.slow
+
+# Ends the process with status 99 where Python opens or lists what is elsewhere.
+GUARD = """
+import os, runpy, sys
+
+def guard(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir"):
+        place = arguments[0]
+        if isinstance(place, (str, bytes, os.PathLike)):
+            place = os.path.realpath(os.fsdecode(place))
+            if not place.startswith({allowed!r}):
+                print("opened", place, file=sys.stderr, flush=True)
+                os._exit(99)
+
+sys.addaudithook(guard)
+sys.argv = {arguments!r}
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", sys.prefix, sys.base_prefix, str(ROOT))
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory) -> Path:
+    """Files of the user."""
+    folder = tmp_path_factory.mktemp("private")
+    (folder / "pictures").mkdir()
+    for i in range(30):
+        image = Image.new("RGB", (16, 16), (8 * i, 0, 0))
+        image.save(folder / "pictures" / f"{'a' * 40}_{i}.png")  # the group's expression never ends
+    (folder / "weights.safetensors").write_bytes(b"secret")
+    return folder
+
+
+@pytest.fixture(scope="module", params=[("published", "image_folder"), ("run", "tfds")], ids=str)
+def folder(request, private, tmp_path_factory) -> Path:
+    """A published model whose two descriptions name the user's files."""
+    place = tmp_path_factory.mktemp("hub") / "model"
+    form, data = request.param
+    hostile = {
+        "data.name": data,
+        "data.image_size": 32,  # the smallest that the losses allow
+        "model.patch_size": 8,
+        "data.path": str(private / "pictures"),
+        "data.group": "(([a-z_0-9]+)+)!",
+        "loss.perceptual": 1.0,
+        "loss.perceptual_weights": str(private / "weights.safetensors"),
+        "evaluate.features_path": str(private / "weights.safetensors"),
+        "evaluate.batch_size": 4,
+        "sample.count": 4,
+    }
+    config = load_config("image_folder:smoke").with_fields(TINY | hostile)
+    rng = np.random.default_rng(0)
+    parents = np.stack([rng.permutation(32)[:8] for _ in range(30)]).astype(np.int32)
+    model = dataclasses.replace(make_model(config, scale=0.1), parents=parents)
+    model.save_pretrained(place)
+    description = {"config": config.to_dict(), "step": 100}
+    (place / WEIGHTS).write_bytes(pack_model(model.params, description))
+    held = {"format_version": 1, **description} if form == "published" else config
+    text = json.dumps(held if isinstance(held, dict) else held.to_dict())
+    (place / "config.json").write_text(text)
+    return place
+
+
+def guarded(commands: Any, folder: Path, tmp_path: Path, *arguments: str) -> str:
+    module = "pivq_jax.convert" if arguments[0].startswith("--from") else "pivq_jax.main"
+    allowed = (*SYSTEM, *map(str, (folder, tmp_path, commands.directory)))
+    return GUARD.format(allowed=allowed, arguments=["", *arguments], module=module)
+
+
+OPENED = "--pretrained={folder}"
+FIELD = [OPENED, "--config.seed=3"]  # starts from the folder's config
+COMMANDS = {
+    "evaluate": [*FIELD, "--mode=evaluate"],
+    "sample": [*FIELD, "--mode=sample"],
+    "interpolate": [*FIELD, "--mode=interpolate"],
+    "edit": [*FIELD, "--mode=edit", "--set=hair=bun"],
+    "complete": [*FIELD, "--mode=complete"],
+    "complete, no field": [OPENED, "--mode=complete"],
+    "reconstruct": [*FIELD, "--mode=reconstruct", "--input={own}", "--output={new}"],
+    "compress": [*FIELD, "--mode=compress", "--input={own}", "--output={new}.pivq"],
+    "train": ["--config={folder}", "--workdir={new}"],
+    "train from it": ["--config={folder}", "--init_from={folder}", "--workdir={new}"],
+    "convert": ["--from={folder}", "--to={new}/model.onnx"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nothing_of_the_user_is_opened(commands, folder, small_folder, tmp_path, name):
+    own = tmp_path / "own"
+    own.mkdir()
+    for i in range(3):
+        (own / f"{i}.png").write_bytes((small_folder / f"{i}.png").read_bytes())
+    places = {"folder": folder, "own": own, "new": tmp_path / "new"}
+    arguments = [argument.format(**places) for argument in COMMANDS[name]]
+    code = guarded(commands, folder, tmp_path, *arguments)
+    done = commands.run(code=code, directory=tmp_path)
+    assert done.code in (0, 2) and "private" not in done.stdout + done.stderr, done
+    refused = ("evaluate", "edit", "train", "train from it")
+    assert (done.code == 2) == (name in refused), done
+
+
+def test_nothing_of_the_user_is_served(commands, folder, tmp_path):
+    code = guarded(commands, folder, tmp_path, *FIELD, "--mode=explore", "--port=0")
+    command = commands.start(code=code.replace("{folder}", str(folder)), directory=tmp_path)
+    output = commands.directory / f"{commands._count}.stdout"
+
+    def asked() -> bool:
+        text = output.read_text() if output.exists() else ""
+        address = text.partition(" at ")[2].partition(" ")[0]
+        if not address.endswith("/"):
+            return False
+        for index in range(5):
+            body = json.dumps({"index": index}).encode()
+            with urllib.request.urlopen(f"{address}api/example", body) as answer:
+                assert json.load(answer)["name"].startswith("decoded training image")
+        return True
+
+    command.kill_when(asked, signal.SIGINT)
+    done = command.wait()
+    assert done.code == 0 and "private" not in done.stdout + done.stderr, done
+
+
+def test_the_guard_sees_what_the_user_names(commands, folder, private, tmp_path):
+    """With its path typed, the same command opens the folder, and ends."""
+    named = f"--config.data.path={private / 'pictures'}"
+    code = guarded(commands, folder, tmp_path, f"--pretrained={folder}", named, "--mode=complete")
+    done = commands.run(code=code, directory=tmp_path)
+    assert done.code == 99 and f"opened {private / 'pictures'}" in done.stderr

@@ -1,0 +1,81 @@
+"""Pictures that are sent: refused by what they hold, else decoded as those of a folder are."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import load_image
+from pivq_jax.explore import uploads
+from pivq_jax.explore.uploads import read_image
+from tests.explore.crafted_pictures import CRAFTED, PILLOWS, chunk, exif, png
+from tests.explore.image_files import content_of, picture
+
+
+@pytest.mark.parametrize("name", [n for n, (why, _) in CRAFTED.items() if why not in ("", PILLOWS)])
+def test_what_costs_too_much_is_refused_before_it_is_decoded(name, monkeypatch):
+    monkeypatch.setattr(uploads, "decode_image", None)
+    word, make = CRAFTED[name]
+    with pytest.raises(InputError, match=word) as refused:
+        read_image(make(), 16)
+    assert str(refused.value).endswith("choose another one")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (8, 8), (9, 31)])
+def test_whole_pictures_are_read_as_in_a_folder(tmp_path, mode, size):
+    image = picture(*size).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    content = content_of(image, "PNG")
+    (tmp_path / "a.png").write_bytes(content)
+    np.testing.assert_array_equal(read_image(content, 16), load_image(tmp_path / "a.png", 16))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 1), (8, 8), (13, 27)])
+@pytest.mark.parametrize("depth, colour", [(1, 0), (2, 0), (8, 2), (16, 6), (8, 3)])
+def test_interlaced_rows_are_counted_to_the_byte(size, depth, colour, monkeypatch):
+    """Each pixel is given to its pass, and the rows of each pass are added up."""
+    content = png(*size, depth, colour, interlaced=True)
+    assert read_image(content, 16).shape == (16, 16, 3)
+    needed = []
+
+    def counted(parts: list[memoryview], most: int) -> int:
+        needed.append(most)
+        return most
+
+    monkeypatch.setattr(uploads, "_inflated", counted)
+    read_image(content, 16)
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
+    rows, columns = np.indices(size[::-1])
+    lengths, bits = 0, depth * {0: 1, 2: 3, 3: 1, 6: 4}[colour]
+    for left, top, right, down in (*passes, (0, 1, 1, 2)):
+        taken = (rows % down == top) & (columns % right == left)
+        for row in taken[taken.any(1)]:
+            lengths += 1 + -(-int(row.sum()) * bits // 8)
+    assert needed == [lengths]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(1, 1), (30, 20), (400, 300)])
+def test_a_plain_jpeg_has_enough_data(mode, size, progressive):
+    """Even one of a single colour, which needs the least."""
+    content = content_of(
+        Image.new(mode, size), "JPEG", progressive=progressive, optimize=True, quality=5
+    )
+    assert read_image(content, 16).shape == (16, 16, 3)
+
+
+def test_common_exif_data_is_no_claim(tmp_path):
+    data = Image.Exif()
+    data[0x0112], data[0x010E], data[0x0132] = 6, "a description", "2026:01:01 00:00:00"
+    for kind in ("JPEG", "PNG"):
+        content = content_of(picture(), kind, exif=data)
+        (tmp_path / f"a.{kind.lower()}").write_bytes(content)
+        expected = load_image(tmp_path / f"a.{kind.lower()}", 16)
+        np.testing.assert_array_equal(read_image(content, 16), expected)
+    turned = io.BytesIO(png(9, 9, before=[chunk(b"eXIf", exif(10**4, 6))]))
+    assert read_image(turned.getvalue(), 16).shape == (16, 16, 3)
