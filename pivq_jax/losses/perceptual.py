@@ -69,7 +69,9 @@ def lpips_features(
     return [unit(x) for x in features(params, images, network)]
 
 
-def features(params: Mapping[str, Any], images: jax.Array, network: str = "alex") -> list[jax.Array]:
+def features(
+    params: Mapping[str, Any], images: jax.Array, network: str = "alex"
+) -> list[jax.Array]:
     """The feature maps f32 [B, h, w, C] of images as `lpips_features` takes them, of any length."""
     backbone, (_, height, width, _) = get_backbone(network)(), images.shape
     if min(height, width) < (minimum := backbone.minimum_size):

@@ -295,9 +295,13 @@ class Objective:
         features["real"] = perceptual.features(vgg, views(images[::2], key), "vgg")[:JUDGED_MAPS]
         total, metrics = jnp.float32(0), {}
         if settings.perceptual:
-            distances = perceptual.lpips_distance(vgg, *(
-                [perceptual.unit(x) for x in features[name]] for name in ("reconstructed", "real")
-            ))
+            distances = perceptual.lpips_distance(
+                vgg,
+                *(
+                    [perceptual.unit(x) for x in features[name]]
+                    for name in ("reconstructed", "real")
+                ),
+            )
             metrics["lpips_vgg"] = jnp.mean(distances)
             total += settings.perceptual * metrics["lpips_vgg"]
         for name, weight in self.judged.items():

@@ -18,7 +18,15 @@ from pivq_jax.evaluation import figures, report
 from pivq_jax.evaluation.session import Session
 from tests.parameters import with_settings
 
-STAGES = ("reconstruction", "perceptual", "attributes", "samples", "distribution", "neighbours")
+STAGES = (
+    "reconstruction",
+    "perceptual",
+    "attributes",
+    "samples",
+    "distribution",
+    "neighbours",
+    "copies",
+)
 
 
 @pytest.fixture(scope="module")
