@@ -30,7 +30,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def reconstructions(judge: Judge, bits: int) -> Iterator[tuple[str, Callable[[],
     yield "the same, quantized", quantized
     for form, name in FORMATS.items():
         if name == "jpg" or features.check(name):
-            yield form, lambda form=form: file(form)
+            yield form, partial(file, form)
 
 
 def peers(

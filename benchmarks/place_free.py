@@ -107,8 +107,8 @@ def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> tuple[dict
     difference = pair[1] - pair[0]
     largest = np.abs(difference).max((1, 2, 3), keepdims=True)
     scaled = difference / np.maximum(largest, 1e-6)
-    picture = sample_grid(*(np.asarray(images_to_uint8(jnp.asarray(x))) for x in (*pair, scaled)))
-    return figures, picture
+    rows = [np.asarray(images_to_uint8(jnp.asarray(x))) for x in (*pair, scaled)]
+    return figures, sample_grid(rows[0], rows[1], rows[2])
 
 
 def entries(

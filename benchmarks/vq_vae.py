@@ -160,7 +160,8 @@ class VQVAE(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, places, levels] -> images [B, 3, H, W]."""
         given = codes[..., 0] if self.form.levels == 1 else codes
-        return self._decode(self.quantizer.get_output_from_indices(given))
+        vectors: Tensor = self.quantizer.get_output_from_indices(given)  # type: ignore[operator]
+        return self._decode(vectors)
 
     def _vectors(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, places, CODE_DIM]."""
