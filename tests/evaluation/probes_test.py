@@ -228,7 +228,7 @@ def test_classes_that_a_split_lacks(planted):
     assert probes.probe_attributes(train, validation, few, FACTORS).accuracy[1] == 1.0
 
 
-@pytest.mark.parametrize(("split", "name"), enumerate(("training", "validation", "test")))
+@pytest.mark.parametrize(("split", "name"), [*enumerate(("training", "validation", "test"))])
 def test_an_attribute_of_one_class_is_left_out(planted, split, name):
     splits = list(planted)
     splits[split] = relabel(splits[split], 1, lambda c: 0 * c + 2)

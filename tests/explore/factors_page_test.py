@@ -111,7 +111,7 @@ def test_a_factor_without_a_sure_value_is_unclear_until_it_is_turned(open_page, 
     assert shown(page) == "dark"
 
 
-@pytest.mark.parametrize("size, scheme", zip(SIZES, SCHEMES, strict=True))
+@pytest.mark.parametrize("size, scheme", [*zip(SIZES, SCHEMES, strict=True)])
 def test_axe_finds_no_violation_after_a_turn(open_page, engine, size, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
