@@ -76,7 +76,6 @@ TINY = {
     "adversarial.weight": 0.1,
     "adversarial.recombined_weight": 0.1,
     "adversarial.start_step": 60,
-    "adversarial.layers": 1,
     "train.steps": 160,
     "train.batch_size": 8,
     "train.log_every": 5,
