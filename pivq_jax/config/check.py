@@ -93,11 +93,10 @@ def check_config(config: Config, training: bool) -> None:
             f"adversarial.start_step = {adversarial.start_step} must not be before"
             f" quantizer.init_step = {quantizer.init_step}",
         )
-        smallest = 2 * SMALLEST_IMAGES["vgg"]  # as the discriminator sees half of a side
         need(
-            size >= smallest and size % 2 == 0,
-            f"data.image_size = {size} must be even and at least {smallest} for the discriminator,"
-            " or set adversarial.weight = adversarial.recombined_weight = 0",
+            size >= 16 and size % 2 == 0,
+            f"data.image_size = {size} must be even and at least 16 for the discriminator, or set"
+            " adversarial.weight = adversarial.recombined_weight = 0",
         )
         need(
             not quantizer.freezes or adversarial.start_step <= quantizer.freeze_step,

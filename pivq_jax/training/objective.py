@@ -19,7 +19,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES
 from pivq_jax.losses import adversarial, perceptual
 from pivq_jax.losses.adversarial import views
-from pivq_jax.losses.backbones import get_backbone
+from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.terms import pixel_loss, variance_loss
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
@@ -35,8 +35,8 @@ Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in 
 
 # The networks that make codes, fixed once the decoder alone learns.
 CODING = ("encoder", "quantizer")
-# The discriminator sees the first four of the five maps of VGG16: the last one has few places.
-JUDGED_MAPS = 4
+# The discriminator sees the maps of four of the five blocks of VGG16: the last one has few places.
+JUDGED = VGG16(blocks=4)
 
 
 class Phase(enum.IntEnum):
@@ -125,10 +125,10 @@ class Objective:
 
     def initial_discriminator(self, key: jax.Array) -> Params:
         """The discriminator's random parameters."""
-        backbone, side = get_backbone("vgg")(), self.config.data.image_size // 2
+        side = self.config.data.image_size // 2
         image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-        maps, _ = jax.eval_shape(backbone.init_with_output, key, image)
-        zeros = [jnp.zeros(x.shape) for x in maps[:JUDGED_MAPS]]
+        maps, _ = jax.eval_shape(JUDGED.init_with_output, key, image)
+        zeros = [jnp.zeros(x.shape) for x in maps]
         params: Params = self.discriminator.init(key, zeros)["params"]
         return params
 
@@ -289,10 +289,10 @@ class Objective:
         key, key_recombined = jax.random.split(key)
         keys = {"reconstructed": key, "recombined": key_recombined}
         features = {
-            name: perceptual.features(vgg, views(fake, keys[name]), "vgg")[:JUDGED_MAPS]
+            name: perceptual.feature_maps(JUDGED, vgg, views(fake, keys[name]))
             for name, fake in fakes.items()
         }
-        features["real"] = perceptual.features(vgg, views(images[::2], key), "vgg")[:JUDGED_MAPS]
+        features["real"] = perceptual.feature_maps(JUDGED, vgg, views(images[::2], key))
         total, metrics = jnp.float32(0), {}
         if settings.perceptual:
             distances = perceptual.lpips_distance(
