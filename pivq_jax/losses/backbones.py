@@ -78,7 +78,7 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Returns `blocks` feature maps [B, h, w, C] of normalized images; strides 1, 2, 4, 8, 16."""
+        """Returns `blocks` feature maps [B, h, w, C] of normalized images, of strides 1 to 16."""
         features: list[jax.Array] = []
         index = 0
         sizes = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
