@@ -32,10 +32,8 @@ ROWS: dict[str, screen.Changes] = {
     "a layer for each patch": {"model.local_output": True},
     "matched parents": {"sample.nearest_of": 1_000},
     "discriminator": {
-        "adversarial.layers": 3,
-        "adversarial.augmentations": "translation",
-        "adversarial.weight": 0.5,
-        "adversarial.recombined_weight": 0.5,
+        "adversarial.weight": 0.02,
+        "adversarial.recombined_weight": 0.05,
         "adversarial.start_step": 1000,
     },
 }

@@ -13,8 +13,8 @@ contains medians and, for each call of PyTorch, the median over turns of the rat
 its time.
 
 Both use the optimizer of the config. Both versions of Muon run in float32 on CPU, with the matrices
-of one shape in one batch. The perceptual network and the augmentations of the discriminator's
-images are left out on both sides. On a GPU both sides run there, multiply float32 in TensorFloat-32
+of one shape in one batch. The perceptual network and the discriminator are
+left out on both sides. On a GPU both sides run there, multiply float32 in TensorFloat-32
 as JAX does by default, and hold their memory at the same time: --config=configs/ffhq.py needs a
 smaller batch than its 256, such as --batch-size=32.
 """
@@ -75,7 +75,7 @@ def our_calls(config: Config, pixels: np.ndarray) -> tuple[Calls, Weights]:
     codebook = codebook + 0.3 * rng.normal(size=codebook.shape)
     state = replace_codebook(state, jnp.asarray(codebook, jnp.float32), jnp.ones(entries, bool))
     model = TrainedModel(config, mesh, jax.tree.map(jnp.copy, state.params), 0, {})
-    program = steps.train.lower(state, images, None, phase=phase).compile()
+    program = steps.train.lower(state, images, {}, phase=phase).compile()
     floats = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
     codes = model.encode(floats)
 
@@ -109,8 +109,6 @@ def their_calls(config: Config, ours: Weights, pixels: np.ndarray, compiled: boo
         model.encoder.compile()
         model.decoder.compile()
     trainer, quantizer = Trainer(model, config.to_dict()), model.quantizer
-    if ours.phase == "adversarial":
-        trainer.discriminator.to(device)
     batch = torch.from_numpy(pixels).to(device)
     codes = torch.from_numpy(np.array(ours.codes)).long().to(device)
 
@@ -210,7 +208,8 @@ def main() -> None:
             "optimizer.name": options.optimizer or config.optimizer.name,
             # What is left out on both sides.
             "loss.perceptual": 0.0,
-            "adversarial.augmentations": "",
+            "adversarial.weight": 0.0,
+            "adversarial.recombined_weight": 0.0,
         }
     )
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves GPU memory to PyTorch

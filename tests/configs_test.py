@@ -151,7 +151,7 @@ BAD = {
     "sample.fraction": 2.0,
     "data.workers": -1,
     "loss.perceptual_network": "squeeze",
-    "adversarial.augmentations": "rotation",
+    "adversarial.learning_rate": 0.0,
     "train.steps": 0,
     "train.accumulation": 3,
     "evaluate.batch_size": 10**9,
@@ -180,6 +180,17 @@ def test_a_discriminator_that_would_never_judge_is_refused():
         check_config(config, training=False)
     weights = ("adversarial.weight", "adversarial.recombined_weight")
     check_config(config.with_fields(dict.fromkeys(weights, 0.0)), training=False)
+
+
+def test_codes_are_fixed_after_they_begin_and_not_before_they_are_judged():
+    config = get_config("portraits")
+    check_config(config, training=False)
+    early = config.with_fields({"quantizer.freeze_step": config.quantizer.init_step})
+    with pytest.raises(InputError, match=r"freeze_step = \d+ must be after quantizer\.init_step"):
+        check_config(early.with_fields({"adversarial.start_step": 2_200}), training=False)
+    late = config.with_fields({"adversarial.start_step": config.quantizer.freeze_step + 1})
+    with pytest.raises(InputError, match=r"must not be after quantizer\.freeze_step"):
+        check_config(late, training=False)
 
 
 @pytest.mark.parametrize("name, steps", [("toon_faces", 100), ("toon_faces", 7), ("celeba", 1_000)])

@@ -56,7 +56,7 @@ def test_the_config_of_every_row_is_accepted(name, arguments, command, tmp_path)
 
 
 def test_a_folder_of_runs_is_of_one_set_of_images(command, capsys):
-    given = ["--only", "any two parents"]
+    given = ["--only", "matched parents"]
     command("faces", "--data=one", *given)
     with pytest.raises(SystemExit):
         command("faces", "--data=another", *given)

@@ -42,7 +42,7 @@ from pivq_jax.common.parallel import (
     join_processes, make_mesh, map_over_batch, put_batch, replicated
 )
 from pivq_jax.model.quantizer import assign, match_latents
-from pivq_jax.training.build import lpips_weights_from_config
+from pivq_jax.training.build import load_networks
 from pivq_jax.training.steps import Steps
 
 join_processes({processes!r})
@@ -60,7 +60,7 @@ meshes = {{
     **{{f"{{8 // fsdp}}x{{fsdp}}": make_mesh(fsdp) for fsdp in {fsdp!r}}},
 }}
 result = {{"continuous": {{}}, "quantized": {{}}, "codes": {{}}, "split": {{}}}}
-lpips = {{n: lpips_weights_from_config(config, mesh) for n, mesh in meshes.items()}}
+lpips = {{n: load_networks(config, mesh) for n, mesh in meshes.items()}}
 every = {{n: Steps(config, m) for n, m in meshes.items()}}
 for n, mesh in meshes.items():
     state, losses = every[n].create(), []
@@ -283,7 +283,7 @@ every = {{n: Steps(config, m) for n, m in meshes.items()}}
 
 def step(state, name):
     batch = put_batch(images, meshes[name])
-    return every[name].train(state, batch, None, Phase.CONTINUOUS)
+    return every[name].train(state, batch, {}, Phase.CONTINUOUS)
 
 state, _ = step(every["1x8"].create(), "1x8")
 saved = jax.device_get(state)

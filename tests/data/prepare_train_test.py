@@ -21,7 +21,6 @@ FIELDS = {
     "loss.perceptual": 0.0,
     "adversarial.weight": 0.0,
     "adversarial.recombined_weight": 0.0,
-    "adversarial.augmentations": "",
     "optimizer.warmup_steps": 1,
     "optimizer.learning_rate": 1e-3,
     "train.steps": 6,

@@ -65,7 +65,6 @@ def test_its_paths_are_not_kept(path):
 
 KINDS = {
     "queries": {},
-    "patches": {"model.latents": "patches", "model.num_codes": 16},
     "positional": {"quantizer.kind": "positional"},
     "patch output": {"model.output": "patch", "model.local_output": True, "model.set_depth": 0},
 }

@@ -1,37 +1,30 @@
-"""The discriminator and the hinge losses in PyTorch."""
+"""The discriminator's heads in PyTorch."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Discriminator(nn.Module):
-    def __init__(self, channels: int, layers: int):
+    def __init__(self, widths: Sequence[int], channels: int):
         super().__init__()
-        widths = [3, *(channels * min(2**i, 8) for i in range(layers + 1))]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(widths[i], widths[i + 1], 4, 2 if i < layers else 1, 1, bias=i == 0)
-            for i in range(layers + 1)
-        )
-        self.norms = nn.ModuleDict(
-            {str(i): nn.GroupNorm(8, widths[i + 1], eps=1e-6) for i in range(1, layers + 1)}
-        )
-        self.logits = nn.Conv2d(widths[-1], 1, 4, 1, 1)
-        for conv in (*self.convs, self.logits):
-            nn.init.normal_(conv.weight, std=0.02)
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
+        shapes = [(4, 4) if i < 2 else (3, 2 if i == 2 else 1) for i in range(len(widths))]
+        self.projects = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, *shape) for shape in shapes)
+        self.logitss = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in widths)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> logits [B, h, w]."""
-        x = F.leaky_relu(self.convs[0](images), 0.2)
-        for i, norm in self.norms.items():
-            x = F.leaky_relu(norm(self.convs[int(i)](x)), 0.2)
-        return self.logits(x).squeeze(1)
-
-
-def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
-    return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
-
-
-def generator_hinge(fake: Tensor) -> Tensor:
-    return -fake.mean()
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Feature maps [B, C, h, w] -> logits [B, L], map after map, rows first."""
+        logits = []
+        heads = zip(self.projects, self.convs, self.logitss, strict=True)
+        for i, (x, (project, conv, last)) in enumerate(zip(maps, heads, strict=True)):
+            x = x / (x.square().mean(1, keepdim=True) + 1e-6).sqrt()
+            x = F.leaky_relu(project(x), 0.2)
+            if i == 2:
+                x = F.pad(x, (0, 1, 0, 1))  # as 'SAME' does with stride 2 and an even size
+            elif i > 2:
+                x = F.pad(x, (1, 1, 1, 1))
+            logits.append(last(F.leaky_relu(conv(x), 0.2)).flatten(1))
+        return torch.cat(logits, 1)

@@ -1,13 +1,11 @@
-"""Losses and the training step in PyTorch; without augmentation and the perceptual network."""
+"""Losses and the training step in PyTorch; without the perceptual network and the discriminator."""
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.reference.discriminator import Discriminator, discriminator_hinge, generator_hinge
 from tests.reference.model import PIVQ
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
@@ -65,11 +63,11 @@ def make_optimizers(
 
 
 class Trainer:
-    """A model, its discriminator, their optimizers, the schedule and the averaged weights."""
+    """A model, its optimizers, the schedule and the averaged weights."""
 
     def __init__(self, model: PIVQ, config: dict):
         """`config` is the resolved config of a run."""
-        self.model, self.weights, self.adversarial = model, config["loss"], config["adversarial"]
+        self.model, self.weights = model, config["loss"]
         optimizer, train = config["optimizer"], config["train"]
         self.noise = config["quantizer"]["noise"]
         self.clip_norm, self.ema_decay = optimizer["clip_norm"], train["ema_decay"]
@@ -93,21 +91,6 @@ class Trainer:
         ]
         self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.steps_done = 0
-        judged = {
-            "reconstructed": self.adversarial["weight"],
-            "recombined": self.adversarial["recombined_weight"],
-        }
-        self.judged = {kind: weight for kind, weight in judged.items() if weight > 0}
-        if self.judged:
-            self.discriminator = Discriminator(
-                self.adversarial["channels"], self.adversarial["layers"]
-            )
-            self.discriminator_optimizer = torch.optim.Adam(
-                self.discriminator.parameters(),
-                lr=self.adversarial["learning_rate"],
-                betas=(0.5, 0.9),
-                eps=1e-8,
-            )
 
     def losses(
         self,
@@ -120,7 +103,7 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of the loss with their weighted sum `total`; the images that were made.
 
-        `phase` is 'continuous', 'quantized' or 'adversarial'. `directions` [B / 2, D] say which
+        `phase` is 'continuous' or 'quantized'. `directions` [B / 2, D] say which
         codes are exchanged first in the recombined sets, whose weight is scaled; `shift` moves the
         patches to which their loss applies. `noise`, standard normal, is that of
         latents that are not quantized.
@@ -139,47 +122,18 @@ class Trainer:
         made = {"reconstructed": model.decoder(vectors)}
         error = made["reconstructed"] - images
         terms["l1"], terms["l2"] = error.abs().mean(), error.square().mean()
-        judges = phase == "adversarial"
-        if phase != "continuous" and (
-            self.weights["recombination"] or (judges and "recombined" in self.judged)
-        ):
+        if phase != "continuous" and self.weights["recombination"]:
             half, codebook = len(images) // 2, model.quantizer.codebook.detach()
             a, b = quantized.indices[:half], quantized.indices[half : 2 * half]
             assert directions is not None
             mixed = recombine(a, b, codebook, directions, 0.5, model.kind)
             made["recombined"] = model.decoder(codebook[mixed])
-        if phase != "continuous" and self.weights["recombination"]:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images, shift)
         if weights["variance"]:
             deviations = (latents.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
             terms["variance"] = (0.25 - deviations).relu().mean()
         terms["total"] = sum(weights[name] * value for name, value in terms.items())
-        if judges:
-            pixels = weights["l1"] * terms["l1"] + weights["l2"] * terms["l2"]
-            terms["adversarial"] = self._judge(made, generator_hinge)
-            terms["adaptive_weight"] = self._adaptive_weight(pixels, terms["adversarial"])
-            scale = terms["adaptive_weight"] * sum(self.judged.values())
-            terms["total"] = terms["total"] + scale * terms["adversarial"]
         return terms, made
-
-    def discriminator_loss(self, images: Tensor, made: dict[str, Tensor]) -> Tensor:
-        real = self.discriminator(images)
-        fakes = {kind: fake.detach() for kind, fake in made.items()}
-        return self._judge(fakes, lambda fake: discriminator_hinge(real, fake))
-
-    def _judge(self, made: dict[str, Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Weighted mean over the kinds of images that the discriminator sees."""
-        terms = (w * loss(self.discriminator(made[kind])) for kind, w in self.judged.items())
-        return sum(terms) / sum(self.judged.values())
-
-    def _adaptive_weight(self, reconstruction: Tensor, adversarial: Tensor) -> Tensor:
-        last = self.model.decoder.output.pixels.weight
-        norms = [
-            torch.autograd.grad(loss, last, retain_graph=True)[0].norm()
-            for loss in (reconstruction, adversarial)
-        ]
-        ratio = norms[0] / (norms[1] + 1e-4)
-        return ratio.clamp(0, self.adversarial["max_adaptive_weight"]).detach()
 
     def step(
         self,
@@ -191,15 +145,9 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """One step on images [B, 3, H, W]; the terms of the loss before it."""
         scale = self.recombination_scale(self.steps_done)
-        terms, made = self.losses(images, phase, directions, shift, noise, scale)
+        terms, _ = self.losses(images, phase, directions, shift, noise, scale)
         self.model.zero_grad()
         terms["total"].backward()
-        if phase == "adversarial":
-            self.discriminator_optimizer.zero_grad()  # of what the generator's loss left there
-            terms["discriminator"] = self.discriminator_loss(images, made)
-            terms["discriminator"].backward()
-            torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.clip_norm)
-            self.discriminator_optimizer.step()
         for parameter in self.model.parameters():
             if parameter.grad is None:  # the unused codebook: its count of steps goes on
                 parameter.grad = torch.zeros_like(parameter)

@@ -26,7 +26,6 @@ EVERY_LOSS = {
     "loss.recombination": 0.5,
     "adversarial.weight": 0.5,
     "adversarial.recombined_weight": 0.5,
-    "adversarial.augmentations": "colour,translation,cutout",
 }
 COMBINED = re.compile(r"= stablehlo\.(add|minimum|maximum|and|or) ")
 

@@ -9,7 +9,7 @@ from optax.contrib import MuonState
 
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import OPTIMIZERS
-from pivq_jax.training.objective import Phase
+from pivq_jax.training.objective import CODING, Phase
 from pivq_jax.training.steps import Draw, Steps, TrainState, replace_codebook
 from tests.training.optimizer_test import make
 
@@ -148,7 +148,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     # A step counts the entries that it used: N distinct ones an image.
     state = placed(state.replace(step=jnp.int32(85)), created)
     before = copy(state)
-    state, metrics = steps.train(state, images, None, Phase.QUANTIZED)
+    state, metrics = steps.train(state, images, {}, Phase.QUANTIZED)
     assert state.step == 86
     uses = np.asarray(state.uses)
     assert uses.sum() == 8 * 8 and uses.max() <= 8
@@ -190,7 +190,7 @@ def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, imag
         for number in range(4):
             if with_checkpoint and number == 2:
                 state = steps.initialise(state, latents[None])
-            state, _ = steps.train(state, images, None, Phase.CONTINUOUS)
+            state, _ = steps.train(state, images, {}, Phase.CONTINUOUS)
         return steps.initialise(state, 2 * latents[None])
 
     jax.tree.map(np.testing.assert_array_equal, trained(True), trained(False))
@@ -201,7 +201,7 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
     created = steps.create()
     entries = created.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
     state = placed(replace_codebook(created, entries, jnp.ones(32, bool)), created)
-    _, metrics = steps.train(state, images, None, Phase.QUANTIZED)
+    _, metrics = steps.train(state, images, {}, Phase.QUANTIZED)
     assert not np.isfinite(metrics["loss"])
     assert not np.isfinite(metrics["gradient_norm"])  # so that no later step recovers
 
@@ -215,7 +215,7 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
         config = tiny_config.with_fields({**alone, "train.accumulation": parts})
         steps = Steps(config, make_mesh())
         state = initialised(steps, steps.create(), images)
-        results.append(steps.train(state, images, None, Phase.QUANTIZED))
+        results.append(steps.train(state, images, {}, Phase.QUANTIZED))
     (whole, metrics), (parts, of_parts) = results
     np.testing.assert_array_equal(whole.uses, parts.uses)
     for name in metrics:
@@ -228,37 +228,39 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
 
 
 @pytest.mark.slow
-def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(images, tiny_config):
-    """But for the adaptive weight and what concerns several images: each part has its own."""
-    alone = {
-        "loss.recombination": 0.0,
-        "loss.variance": 0.0,
-        "adversarial.recombined_weight": 0.0,
-        "adversarial.augmentations": "",
-    }
-    moments = []
-    for parts in (1, 4):
-        config = tiny_config.with_fields({**alone, "train.accumulation": parts})
-        steps = Steps(config, make_mesh())
-        state, metrics = steps.train(steps.create(), images, None, Phase.ADVERSARIAL)
-        moments.append(adam(state.discriminator_opt_state).mu)
-        assert float(metrics["discriminator_gradient_norm"]) > 0
-    whole, of_parts = moments
-    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(whole))
-    assert largest > 1e-4
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * largest), whole, of_parts
-    )
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sinkhorn", "greedy"])  # the exact ones find the same
 def test_every_solver_trains(method, images, tiny_config):
     config = tiny_config.with_fields({"quantizer.method": method, "loss.recombination_warmup": 0.0})
     steps, losses = Steps(config, make_mesh()), []
     state = initialised(steps, steps.create(), images)
     for _ in range(12):
-        state, metrics = steps.train(state, images, None, Phase.QUANTIZED)
+        state, metrics = steps.train(state, images, {}, Phase.QUANTIZED)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
     assert np.asarray(state.uses).sum() == 12 * 8 * 8
+
+
+@pytest.mark.slow
+def test_once_codes_are_fixed_the_decoder_alone_moves(images, tiny_config):
+    """From the averaged weights on, as codes are made with them later."""
+    config = tiny_config.with_fields({**PLAIN, "train.ema_decay": 0.9})
+    steps = Steps(config, make_mesh())
+    state = steps.create()
+    for _ in range(3):
+        state, _ = steps.train(state, images, {}, Phase.QUANTIZED)
+    averages = jax.tree.map(np.array, state.ema_params)
+    decoder = jax.tree.map(np.array, state.params["decoder"])
+    for _ in range(3):
+        state, _ = steps.train(state, images, {}, Phase.DECODER)
+    for name in CODING:
+        for params in (state.params, state.ema_params):
+            jax.tree.map(np.testing.assert_array_equal, params[name], averages[name])
+    moved = [
+        np.abs(a - b).max()
+        for now, before in (
+            (state.params["decoder"], decoder),
+            (state.ema_params["decoder"], averages["decoder"]),
+        )
+        for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(before), strict=True)
+    ]
+    assert max(moved) > 1e-4
