@@ -147,7 +147,7 @@ def read_model(path: Path) -> Callable[[], object]:
     return lambda: safetensors_file.read_model(path)
 
 
-@case("a model", "a is unexpected", "model")
+@case("a model", "does not fit the model of its config", "model")
 def _(folder: Path) -> Callable[[], object]:
     from pivq_jax.config.fields import Config
 
