@@ -338,8 +338,8 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
         model = load(workdir)
     else:
         # How it was trained does not matter any more.
-        held = model.config.with_fields({"data.group": config.data.group})  # it is not published
-        others = trained_differences(held.to_dict(), config)
+        trained = model.config.with_fields({"data.group": config.data.group})  # it is not published
+        others = trained_differences(trained.to_dict(), config)
         if others := [each for each in others if each.startswith(("data.", *BUILT_FROM))]:
             raise InputError(
                 f"the published model is of another config, with {', '.join(others)}: leave out"
