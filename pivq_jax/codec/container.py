@@ -92,7 +92,8 @@ def check_size(size: int, images: int) -> None:
 def parse(content: bytes, origin: str, most: int | None = None) -> Contents:
     """Reads the bytes of a file of up to `most` images.
 
-    Its head is believed only as far as bytes are there, and nothing is known about `data` but that it is what was written.
+    Its head is believed only as far as bytes are there, and nothing is known about
+    `data` but that it is what was written.
     """
     if content[:4] != MAGIC:
         raise InputError(f"{origin} is not a file of codes: give one that --mode=compress wrote")
