@@ -121,7 +121,7 @@ class Steps:
         decay = jnp.minimum(self._config.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         metrics = {
             **gradients.metrics,
-            "gradient_norm": optax.global_norm(gradients.params),
+            "gradient_norm": optax.tree.norm(gradients.params),
             "learning_rate": self._schedule(state.step),
         }
         if gradients.discriminator is not None:
@@ -132,7 +132,7 @@ class Steps:
                 discriminator=optax.apply_updates(state.discriminator, updates),
                 discriminator_opt_state=discriminator_opt_state,
             )
-            metrics["discriminator_gradient_norm"] = optax.global_norm(gradients.discriminator)
+            metrics["discriminator_gradient_norm"] = optax.tree.norm(gradients.discriminator)
         return state.replace(
             step=state.step + 1,
             params=params,

@@ -18,6 +18,7 @@ from pivq_jax.config import Config, load_config
 from pivq_jax.config.loader import experiments
 from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.matching import METHODS
+from pivq_jax.training.build import networks_of
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Steps
 
@@ -47,8 +48,8 @@ def arguments(steps: Steps, config: Config, phase: Phase) -> tuple:
     """Those of `steps.train`, without values."""
     size = config.data.image_size
     images = jax.ShapeDtypeStruct((config.train.batch_size, size, size, 3), jnp.uint8)
-    lpips = weight_shapes(config.loss.perceptual_network) if config.loss.perceptual else None
-    return jax.eval_shape(steps.create), images, lpips, phase
+    networks = {name: weight_shapes(name) for name in networks_of(config)}
+    return jax.eval_shape(steps.create), images, networks, phase
 
 
 def check_all_but_training(steps: Steps, config: Config) -> None:
