@@ -261,7 +261,7 @@ def _check_outside(config: Config, workdir: Path) -> None:
     data, path = config.data, config.data.path
     if data.name != "image_folder" or not path or files.is_remote(path) or files.is_remote(workdir):
         return
-    folder, place = files.expanded(path).resolve(), workdir.resolve()
+    folder, place = files.resolved(files.expanded(path)), files.resolved(workdir)
     if not place.is_relative_to(folder) or find_directory(folder, data.name, data.image_size):
         return
     if not any(part.startswith(".") for part in place.relative_to(folder).parts):  # no hidden one

@@ -109,11 +109,18 @@ def check_no_others(target: Path, names: Container[str], folder: str = "") -> No
             )
 
 
+def resolved(path: Path) -> Path:
+    """Follows the links of a local path, which need not exist; a loop of links is an OSError."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()  # since Python 3.13 `resolve` takes a loop for a name
+    return path.resolve()
+
+
 def check_apart(source: Path, output: Path, flag: str) -> None:
     """Refuses an output whose files would replace those of the source, or be taken for them."""
     if not isinstance(output, Path):  # remote
         return
-    inner, outer = output.resolve(), source.resolve()
+    inner, outer = resolved(output), resolved(source)
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise InputError(
             f"--output {output} must be neither {flag} {source} nor within or around it: choose"
@@ -134,7 +141,7 @@ def check_lengths(names: Iterable[str], remedy: str) -> None:
 
 def check_new_folder(target: Path, flag: str) -> None:
     """Checks that a local folder is new, or empty but for what a killed command left there."""
-    target = target.resolve()
+    target = resolved(target)
     if target.exists() and not (target.is_dir() and set(target.iterdir()) <= {_incomplete(target)}):
         raise InputError(f"{target} exists: give a new {flag}, as nothing is replaced")
     check_directory(target, flag)
@@ -151,7 +158,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     which may be a mounted volume or the current directory, stays the same one.
     """
     check_new_folder(target, "folder")
-    target = target.resolve()
+    target = resolved(target)
     exists, temporary = target.exists(), _incomplete(target)
     if temporary.exists():  # of a command that was killed
         with _locked(temporary, target):

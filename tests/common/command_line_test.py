@@ -64,7 +64,7 @@ def test_a_path_that_cannot_be_used_is_invalid_input(tmp_path, capsys):
     file = tmp_path / "file"
     file.touch()
     tries: list[tuple[Callable[[], Any], str]] = [
-        (lambda: loop.resolve(), "link"),
+        (lambda: loop.resolve(strict=True), "link"),
         (lambda: loop.read_text(), "link"),
         (lambda: long.exists() or long.read_text(), "give a shorter name"),
         (lambda: alone_in(long).__enter__(), "give a shorter name"),
