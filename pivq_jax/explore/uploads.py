@@ -72,7 +72,7 @@ def _check_png(content: bytes) -> None:
         elif data:  # a later one is not read
             break
     if len(heads) != 1 or len(heads[0]) != 13:
-        raise _refuse("it has no head, or several")
+        raise _refuse("no PNG or JPEG: it has no head, or several")
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", heads[0])
     _check_pixels(width, height)
     bits, needed = depth * _CHANNELS.get(colour, 1), 0

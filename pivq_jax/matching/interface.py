@@ -80,7 +80,7 @@ def match(cost: Any, method: str = "auto", maximize: bool = False) -> Matching:
         )
     if (num_rows + 1) * num_columns >= 2**31:  # solvers number all pairs in 32 bits
         raise ValueError(f"cost has shape {cost.shape}; (N + 1) * K must be below 2^31")
-    float_type = jnp.float32
+    float_type: np.dtype = np.dtype(np.float32)
     if not reduction.is_exact(cost.dtype):
         float_type = jax.dtypes.canonicalize_dtype(np.float64)
     if 0 in cost.shape:

@@ -289,7 +289,7 @@ OTHER_FILES += [b"", b"text", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe", b"
 
 @pytest.mark.parametrize("content", OTHER_FILES, ids=range(11))
 def test_other_files_are_refused(content):
-    with pytest.raises(InputError, match=r"PNG or JPEG|it has no head"):
+    with pytest.raises(InputError, match="PNG or JPEG"):
         read_image(content, 16)
 
 
