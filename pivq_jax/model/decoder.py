@@ -14,7 +14,7 @@ class Output(nn.Module):
 
     A linear layer leaves the patch grid visible. At full resolution, convolutions would cost more
     than all attention layers, so they run at half of it, and the last one outputs 2x2 pixels per
-    position. The adaptive weight is computed at the kernel of the last layer, `pixels`.
+    position.
     """
 
     config: ModelConfig

@@ -65,6 +65,11 @@ def test_phases_begin_at_their_steps(tiny_config):
     weights = ("adversarial.weight", "adversarial.recombined_weight")
     config = tiny_config.with_fields(dict.fromkeys(weights, 0.0))
     assert phase_at(config, 159) == Phase.QUANTIZED
+    # With or without a discriminator, codes are fixed from their own step on.
+    for each, before in ((tiny_config, Phase.ADVERSARIAL), (config, Phase.QUANTIZED)):
+        fixed = each.with_fields({"quantizer.freeze_step": 120})
+        found = [phase_at(fixed, step) for step in (119, 120, 159)]
+        assert found == [before, Phase.DECODER, Phase.DECODER]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +86,18 @@ def run_of(config, **fields) -> loop.Run:
     return loop.Run(**{**dict.fromkeys(names), "config": config, **fields})
 
 
-def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeypatch):
-    config = tiny_config.with_fields({"quantizer.revive_until": 0.6})  # of 160 steps
+@pytest.mark.parametrize(
+    "fields, revivals",
+    [
+        ({"quantizer.revive_until": 0.6}, [70, 80, 90]),  # of 160 steps
+        # Neither at the step from which codes are fixed, nor later.
+        ({"quantizer.revive_until": 1.0, "quantizer.freeze_step": 90}, [70, 80]),
+    ],
+)
+def test_the_codebook_is_made_once_and_revived_at_its_times(
+    tiny_config, monkeypatch, fields, revivals
+):
+    config = tiny_config.with_fields(fields)
     called, state = [], SimpleNamespace(params=None)
 
     def initialise(given, latents):
@@ -106,8 +121,8 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeyp
     run = run_of(config, steps=steps)
     for step in range(160):
         assert loop._initialize_or_revive_codebook(run, state, step, "images") is state
-    revivals = [("revive", step, "images") for step in (70, 80, 90)]
-    assert called == [("initialise", 60, (8, 8, 8, 8)), *revivals]
+    revived = [("revive", step, "images") for step in revivals]
+    assert called == [("initialise", 60, (8, 8, 8, 8)), *revived]
 
 
 @pytest.mark.parametrize("made_by", [None, "grain 0.0.1", "here"])

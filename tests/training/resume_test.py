@@ -17,7 +17,7 @@ from pivq_jax.common.stopping import Interrupted
 from pivq_jax.training.logs import TrainingLog
 from pivq_jax.training.loop import train
 from tests.conftest import Command, checkpoint_steps, ended, interrupt_at, read_lines, start_pair
-from tests.training.loop_test import assert_same_state
+from tests.training.loop_test import assert_same_state, restore_all
 from tests.training.start_test import SHORT
 
 # Main with a limit on the size of files: writing a checkpoint fails midway, as on a full disk. The
@@ -294,6 +294,45 @@ def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
     with pytest.raises(MemoryError, match="of the evaluation"):
         train(config, tmp_path, fail)
     assert checkpoint_steps(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 3])  # the decoder's own phase begins; within it
+def test_a_run_whose_codes_are_fixed_goes_on_as_if_never_stopped(
+    tiny_config, tmp_path, monkeypatch, step
+):
+    def write(log, number, *of_step):
+        line(log, number, *of_step)
+        if number == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    line = TrainingLog.write
+    fields = {"quantizer.freeze_step": 2, "quantizer.revive_every": 1, "train.ema_decay": 0.5}
+    config = tiny_config.with_fields({**SHORT, **fields})
+    train(config, tmp_path / "unbroken")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(TrainingLog, "write", write)
+        train(config, tmp_path / "run")
+    assert checkpoint_steps(tmp_path / "run")[-1] == step
+    train(config, tmp_path / "run")
+    unbroken = assert_same_state(tmp_path / "run", tmp_path / "unbroken", 4)
+
+    # Codes are made by the averages that there were when they were fixed, and by them alone.
+    fixed = restore_all(tmp_path / "unbroken", 2)
+    for name, value in fixed.items():
+        if name.startswith(("ema_params/encoder", "ema_params/quantizer")):
+            for end in (name, name.removeprefix("ema_")):
+                np.testing.assert_array_equal(unbroken[end], value, err_msg=end)
+    assert any(
+        not np.array_equal(unbroken[name], value)
+        for name, value in fixed.items()
+        if name.startswith("params/decoder")
+    )
+    assert any(
+        not np.array_equal(fixed[name], fixed[f"ema_{name}"])
+        for name in fixed
+        if name.startswith("params/encoder")
+    )
 
 
 @pytest.mark.slow  # loop_test and main_test have what is quick
