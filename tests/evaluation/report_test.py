@@ -97,7 +97,7 @@ def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands
 
     done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", "--mode=evaluate")
     assert done.code == 0, done.stderr
-    again = re.findall(r"evaluating, \d of 6: (\w+)", done.stderr)
+    again = re.findall(r"evaluating, \d of 7: (\w+)", done.stderr)
     assert again == ["attributes", "samples", "neighbours"]
     metrics = json.loads((workdir / "metrics.json").read_text())
     speed = {"sample_images_per_second": metrics["sample_images_per_second"]}  # measured again
@@ -193,7 +193,7 @@ def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
     assert done.code == 0, done.stderr
     assert "warning: these are not the images, splits and labels of the training" in done.stdout
     assert "warning" not in trained.finished.stdout
-    assert len(re.findall(r"evaluating, \d of 6: (\w+)", done.stderr)) == 6
+    assert len(re.findall(r"evaluating, \d of 7: (\w+)", done.stderr)) == 7
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["psnr"] != trained.metrics["psnr"] and "fid" not in metrics
     assert "too few for k = 50 neighbours" in metrics["left_out"]["distribution"]
