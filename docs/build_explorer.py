@@ -112,7 +112,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
         arrays = {**table._asdict(), **engine.probe._asdict()}
         file.write_bytes(pack_arrays(arrays))
         files.append(file)
-    own = {"examples": len(tests), "trainingImages": len(training)}
+    own = {"examples": len(tests), "trainingImages": len(training), "prior": False}
     write_json(
         folder / "explorer.json",
         {
