@@ -1,7 +1,7 @@
 """Computes what the page asks for, with a trained model and without web code.
 
-It takes and returns arrays of fixed shapes, so that nothing compiles twice. Two threads must not use
-it at once.
+It takes and returns arrays of fixed shapes, so that nothing compiles twice. Two threads must not
+use it at once.
 """
 
 import dataclasses

@@ -140,7 +140,7 @@ def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> list[str]:
 
 
 class Decoded:
-    """The images of `codes`, int32 [M, N], and their labels as a `Source` that decodes one by one."""
+    """The images of `codes`, int32 [M, N], and their labels: a `Source` that decodes one by one."""
 
     def __init__(
         self, model: TrainedModel, codes: np.ndarray, labels: Labels | None = None

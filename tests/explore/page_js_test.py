@@ -204,8 +204,8 @@ def test_a_state_that_failed_is_not_decoded_again(tmp_path):
     assert use_page(body, tmp_path) == [1, "false"]
 
 
-# Five pairs in slots 0 to 4, the cheapest first; the image is ten pixels, of which the first `n` are
-# white, n being the sum of what each code of B adds. Pair 3 shows only with pair 4.
+# Five pairs in slots 0 to 4, the cheapest first; the image is ten pixels, of which as many are white
+# as the codes of B add up to. Pair 3 shows only with pair 4.
 EFFECTS = """
 const adds = [0, 2, 1, 0, 5];
 const pairs = { a: [0, 1, 2, 3, 4], b: [10, 11, 12, 13, 14], cost: [1, 2, 3, 4, 5] };
@@ -250,7 +250,7 @@ def test_effects_are_shares_of_pixels_and_the_slider_moves_by_them(tmp_path):
 def test_columns_are_in_the_order_of_effects_and_those_without_one_are_folded(tmp_path):
     body = """
     const slots = (place) => element(place).children.map(({ dataset }) => dataset.slot);
-    const amounts = () => element("slots").children.map((box) => box.querySelector(".amount").textContent);
+    const amounts = () => element("slots").querySelectorAll(".amount").map((e) => e.textContent);
     const entry = { group: 0, value: "", text: "", share: 0 };
     const columns = new Slots({ groups: ["g"], entries: Array(15).fill(entry) }, {});
     const cost = [1, 2, 3, 4];
