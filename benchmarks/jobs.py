@@ -31,7 +31,7 @@ LEFT_OUT = {
 }
 # The most telling first. {folder} is the one of all outputs, {model} the config to measure, and
 # {run} a run of it, which the job of that name trains. Seconds on a CPU are those of one core in
-# docs/log/2026-11-29-benchmarks-cpu.md, on accelerators they are guesses.
+# docs/trials.md, on accelerators they are guesses.
 SMOKE = "pivq_jax.main --config={0}:smoke --workdir={{folder}}/runs/{0}_smoke"
 NOISE = " --config.data.name=random --config.evaluate.images=50"
 FACES = "--pretrained=toon_faces"
