@@ -84,7 +84,7 @@ def main() -> None:
     for workdir in options.workdirs:
         config = config_of_model(read_config(workdir), str(workdir))
         with Checkpoints(workdir, read_only=True) as checkpoints:
-            steps = [step for step in checkpoints.steps() if step > config.quantizer.init_step]
+            steps = [step for step in checkpoints.steps() if step > config.init_step]
         tests = first_images(dataset_from_config(config).test, options.images)
         n, size = config.model.num_codes, config.quantizer.codebook_size
         print(f"\n{workdir}: {config.quantizer.kind}, N = {n}, K = {size}\n")

@@ -34,7 +34,7 @@ ROWS: dict[str, screen.Changes] = {
     "discriminator": {
         "adversarial.weight": 0.02,
         "adversarial.recombined_weight": 0.05,
-        "adversarial.start_step": 1000,
+        "adversarial.start_at": 0.667,
     },
 }
 COLUMNS: screen.Columns = (
@@ -59,6 +59,6 @@ if __name__ == "__main__":
         COLUMNS,
         steps=1_500,
         config="configs/faces.py",
-        settings={"quantizer.init_step": 300, "train.checkpoint_every": 1500},
+        settings={"quantizer.init_at": 0.2, "train.checkpoint_every": 1500},
         data="directory of aligned images, of which a person's are named NAME_0001.png and so on",
     )

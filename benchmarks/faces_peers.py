@@ -128,17 +128,12 @@ def calibrate(config: Config) -> dict[str, float]:
 
 def steps_that_fill(seconds: float, config: Config, costs: dict[str, float]) -> dict[str, int]:
     """The fields of a run that takes this time."""
-    whole, quantizer = config.train.steps, config.quantizer
-    share = min(1.0, quantizer.init_step / whole)
+    share = config.quantizer.init_at
     step = share * costs["continuous"] + (1 - share) * costs["quantized"]
     steps = max(LEAST_STEPS, int((seconds - costs["setup"]) / step))
     return {
         "train.steps": steps,
         "train.picture_every": steps + 1,  # none
-        "quantizer.init_step": round(share * steps),
-        "optimizer.warmup_steps": min(
-            steps - 1, round(config.optimizer.warmup_steps * steps / whole)
-        ),
     }
 
 

@@ -202,7 +202,7 @@ def main(
     }
 
     def measure(name: str, seed: int, workdir: Path, core: int) -> dict[str, Any]:
-        short = {"train.steps": options.steps, "quantizer.init_step": options.steps // 4}
+        short = {"train.steps": options.steps, "quantizer.init_at": 0.25}
         fields = short | {"seed": seed} | settings | changes[name] | of_all
         metrics = run(options.config, fields, workdir, core)
         return {
