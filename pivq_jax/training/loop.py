@@ -86,6 +86,8 @@ def train(
     check_place(workdir)
     with parallel.alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
+        remedy = "give --init_from with the same file to all"
+        parallel.check_same_arrays("weights to begin with", arrays or {}, remedy)
         dataset = dataset_from_config(config)
         parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
