@@ -81,7 +81,7 @@ with tempfile.TemporaryDirectory() as folder:
         )
     command("convert", "--help")
     command(
-        *("main", "--pretrained=toon_faces", "--mode=explore", "--port=0"),
+        *("explore", "--pretrained=toon_faces", "--port=0"),
         refused="pip install '.[explore]'",
     )
     command(*("main", "--config=toon_faces:smoke"), refused="pip install '.[train,faces]'")
