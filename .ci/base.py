@@ -73,12 +73,15 @@ with tempfile.TemporaryDirectory() as folder:
         ["edit", "--set=hair=bun", "--input=in"],
         ["complete"],
         ["reconstruct", "--input=in"],
-        ["compress", "--input=in", "--output=in.pivq"],
-        ["decompress", "--input=in.pivq", "--output=out"],
     ):
         command(
             "main", "--pretrained=toon_faces", "--workdir=faces", f"--mode={mode[0]}", *mode[1:]
         )
+    for word, *places in (
+        ["compress", "--input=in", "--output=in.pivq"],
+        ["decompress", "--input=in.pivq", "--output=out"],
+    ):
+        command("codec", word, "--pretrained=toon_faces", *places)
     command("convert", "--help")
     command(
         *("explore", "--pretrained=toon_faces", "--port=0"),

@@ -16,9 +16,6 @@ Modes:
   reconstruct  reconstruct every image of --input, and write images and codes to --output
   train_prior  train a prior over the code sets of the training images; with it, --mode=sample
                --prior writes prior_samples.png, new images without parents
-  compress     write the codes of every image of the folder --input to the file --output: 13 bytes
-               an image for 16 codes of 512, fewer with --code=short, fewest with --code=prior
-  decompress   decode the file --input to PNG files in the new folder --output
 
 Once a run exists, its --workdir is enough: without --config, that run's fields are used, except
 for fields given on the command line.
@@ -46,7 +43,7 @@ Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (los
 full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
 continues from the checkpoint just written.
 
-Another command, with a --help of its own: python -m pivq_jax.explore.
+Other commands, each with a --help of its own: python -m pivq_jax.codec and pivq_jax.explore.
 """
 
 import sys
@@ -89,14 +86,6 @@ MODES = {
         trains="prior",
         interrupted="; the same command continues from the last checkpoint",
     ),
-    "compress": Command(
-        _work("compress"),
-        takes=("input", "output", "code"),
-        needs=("--input=FOLDER", "--output=FILE"),
-    ),
-    "decompress": Command(
-        _work("decompress"), takes=("input", "output"), needs=("--input=FILE", "--output=FOLDER")
-    ),
 }
 
 
@@ -111,16 +100,12 @@ def _define_flags() -> None:
     flags.DEFINE_enum(
         "tracker", None, ("trackio",), "For train: where the log is recorded besides TensorBoard."
     )
-    flags.DEFINE_string(
-        "input",
-        None,
-        "Folder of images for reconstruct, edit and compress; file of codes for decompress.",
-    )
+    flags.DEFINE_string("input", None, "Folder of images to reconstruct or to edit.")
     flags.DEFINE_string(
         "output",
         None,
-        "Folder or file written by reconstruct (default <workdir>/reconstructed), edit (default"
-        " <workdir>/edited_FACTOR_VALUE), sample, compress and decompress.",
+        "Folder written by reconstruct (default <workdir>/reconstructed), edit (default"
+        " <workdir>/edited_FACTOR_VALUE) and sample.",
     )
     flags.DEFINE_multi_string(
         "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
@@ -130,13 +115,6 @@ def _define_flags() -> None:
         "left",
         ("left", "right", "upper", "lower", "centre", "patches"),
         "For complete: what is hidden, a half, the centre, or half of all patches.",
-    )
-    flags.DEFINE_enum(
-        "code",
-        "fixed",
-        ("fixed", "short", "prior"),
-        "For compress. fixed: all images take equally many bytes; short: fewer for frequent codes;"
-        " prior: fewer for sets of codes that the model's prior finds likely.",
     )
     flags.DEFINE_bool(
         "prior", False, "For sample: draw sets from the prior, instead of recombining images."

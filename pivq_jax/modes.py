@@ -1,31 +1,26 @@
 """Implementations of the values of `--mode`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from pivq_jax.codec import folders
-from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.commands.task import Task, decoded_parents, open_model, open_with_images
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import check_in_first_process, say
-from pivq_jax.common.pictures import save_png
-from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import end_on_sigterm
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.records import find_directory
-from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.figures import print_metrics
 from pivq_jax.evaluation.report import write_report
 from pivq_jax.evaluation.session import Session, check_weights
-from pivq_jax.inference import TrainedModel, decode_batched, describe_psnr, encode_split
+from pivq_jax.inference import TrainedModel, encode_split, names_of_copies, write_decoded
 from pivq_jax.inference.opening import initial_arrays, warn_of_other_data
 from pivq_jax.training import prior
 from pivq_jax.training.build import dataset_from_config
@@ -107,7 +102,16 @@ def edit(task: Task, input: str = "", output: str = "", set: Sequence[str] = ())
         return
     if not changes:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
-    _write_images(task, input, output, f"edited_{edits.name_of(changes)}", changes)
+    source = files.expanded(input)
+    target = _place(task, output, f"edited_{edits.name_of(changes)}")
+    names = names_of_copies(source, target)
+    model = open_model(task, writes=not output)
+    edits.check_edit(model, changes)
+    if model.labels is None:
+        model = edits.learn_factors(_session(task, model), changes)
+    write_decoded(
+        model, source, target, names, lambda codes: np.asarray(model.edit(codes, **changes))
+    )
 
 
 def _changes(given: Sequence[str]) -> dict[str, str]:
@@ -134,7 +138,13 @@ def _session(task: Task, model: TrainedModel) -> Session:
 
 def reconstruct(task: Task, input: str, output: str = "") -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`."""
-    _write_images(task, input, output, "reconstructed")
+    source, target = files.expanded(input), _place(task, output, "reconstructed")
+    names = names_of_copies(source, target)
+    write_decoded(open_model(task, writes=not output), source, target, names)
+
+
+def _place(task: Task, output: str, name: str) -> Path:
+    return files.as_path(output) if output else task.workdir / name
 
 
 def train_prior(task: Task) -> None:
@@ -159,25 +169,6 @@ def train_prior(task: Task) -> None:
         data=session.dataset.identity,
     )
     say(f"the prior is in {session.workdir / prior.PRIOR}: {fitted.bits:.1f} bits a validation set")
-
-
-def compress(task: Task, input: str, output: str, code: str = "fixed") -> None:
-    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`."""
-    source, target = files.local_path(input), files.as_path(output)
-    model = open_model(task, writes=False)
-    if task.published is None and model.step < (steps := model.config.train.steps):
-        say(
-            f"the model is at step {model.step} of {steps}: what is written now cannot be read"
-            " after more training, unless these weights are kept with python -m pivq_jax.convert"
-        )
-    folders.compress(model, source, target, code)
-
-
-def decompress(task: Task, input: str, output: str) -> None:
-    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`."""
-    source, target = files.as_path(input), files.local_path(output)
-    model = open_model(task, writes=False)
-    folders.decompress(model, source, target)
 
 
 def _check_outside(config: Config, workdir: Path) -> None:
@@ -225,49 +216,3 @@ def _evaluate(session: Session) -> None:
     if jax.process_index() == 0:
         print_metrics(metrics)
     say(f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}")
-
-
-def _write_images(
-    task: Task, input: str, output: str, folder: str, changes: Mapping[str, str] | None = None
-) -> None:
-    """Writes the images of the input, with these changes if any, to the output or else to `folder`.
-
-    Files that cannot be read are reported and skipped.
-    """
-    source = files.expanded(input)
-    target = files.as_path(output) if output else task.workdir / folder
-    files.check_apart(source, target, "--input")
-    inputs = [Path(file).as_posix() for file in list_images(source)]
-    check_names(inputs)
-    names = dict(zip(inputs, png_names(inputs), strict=True))
-    files.check_lengths(names.values(), "give the image a shorter one")
-    check_in_first_process(lambda: files.check_no_others(target, {*names.values()}))
-    model = open_model(task, writes=not output)
-    if changes:
-        edits.check_edit(model, changes)
-        if model.labels is None:
-            model = edits.learn_factors(_session(task, model), changes)
-    writes, psnrs = jax.process_index() == 0, []
-    codes: dict[str, np.ndarray] = {}
-    doing = "editing" if changes else "reconstructing"
-    for images, encoded in folders.encoded_images(model, source, inputs, doing):
-        if changes:
-            encoded = np.asarray(model.edit(encoded, **changes))
-        decoded = decode_batched(model, encoded)
-        if not changes:
-            psnrs.append(psnr(decoded, np.stack([*images.values()]), 255.0))
-        if writes and not codes:  # a killed command must not leave old codes beside new images
-            (target / "codes.json").unlink(missing_ok=True)
-        encoded = encoded.astype(model.space.smallest_dtype)
-        for file, image, row in zip(images, decoded, encoded, strict=True):
-            if writes:
-                save_png(target / names[file], image)
-            codes[file] = row
-    if writes:
-        for file in names.keys() - codes.keys():  # skipped: an earlier image may be there
-            (target / names[file]).unlink(missing_ok=True)
-        files.write_atomically(target / "codes.json", files.json_rows(codes))
-    say(f"{len(codes):,} images and codes.json in {target}")
-    if not changes:
-        for line in describe_psnr(model, np.concatenate(psnrs)):
-            say(line)

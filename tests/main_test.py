@@ -206,10 +206,9 @@ WRONG = {
         ["name = '\\x1b[2Jx'", "would not print"],
     ),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
-    "decompress what": (["--mode=decompress", "--output=x"], ["--input=FILE and --output=FOLDER"]),
     "complete what is given": (
         [FOLDER, "--mode=complete", "--input=."],
-        ["--input is for --mode=edit or reconstruct or compress or decompress, not complete"],
+        ["--input is for --mode=edit or reconstruct, not complete"],
     ),
     "a prior for training": ([FOLDER, "--prior"], ["--prior is for --mode=sample, not train"]),
     "start from nothing": (
@@ -233,7 +232,6 @@ UNUSABLE = {
     "input": [FOLDER, "--mode=reconstruct", "--input={path}"],
     "output": ["--pretrained=toon_faces", "--mode=sample", "--output={path}"],
     "edited": ["--pretrained=toon_faces", "--mode=reconstruct", "--input=docs", "--output={path}"],
-    "compressed": ["--pretrained=toon_faces", "--mode=compress", "--input={path}", "--output=x"],
     "weights": [FOLDER, "--config.data.name=random", "--init_from={path}"],
     "published": ["--mode=sample", "--pretrained={path}"],
 }
@@ -387,8 +385,8 @@ def test_fields_change_the_config_of_the_run_not_of_an_experiment(commands, tiny
 
 def test_the_value_of_a_flag_is_not_taken_for_a_field(commands, tmp_path):
     (tmp_path / "config.json").write_text("{")
-    arguments = ["--mode=decompress", "--workdir=.", "--input", "config.pivq", "--output=out"]
-    # As with `--input=config.pivq`: with fields it would be "choose another --config".
+    arguments = ["--mode=reconstruct", "--workdir=.", "--input", "config.x", "--output=out"]
+    # As with `--input=config.x`: with fields it would be "choose another --config".
     assert_refused(commands.run(*arguments, directory=tmp_path), "choose another --workdir")
 
 
@@ -398,7 +396,7 @@ def test_help_says_what_the_modes_do(commands, others):
     assert done.code == 0 and not done.stderr
     table = done.stdout.partition("Modes:")[2].partition("\n\n")[0]
     listed = re.findall(r"^  (\w+)", table, re.MULTILINE)
-    assert {"train", "evaluate", "sample", "reconstruct", "compress", "complete"} <= {*listed}
+    assert {"train", "evaluate", "sample", "reconstruct", "complete"} <= {*listed}
     assert listed == [*MODES] and all(callable(getattr(modes, name)) for name in listed)
     for word in ("--workdir", "--input"):
         assert word in done.stdout

@@ -103,7 +103,7 @@ COMMANDS = {
     "complete": [*FIELD, "--mode=complete"],
     "complete, no field": [OPENED, "--mode=complete"],
     "reconstruct": [*FIELD, "--mode=reconstruct", "--input={own}", "--output={new}"],
-    "compress": [*FIELD, "--mode=compress", "--input={own}", "--output={new}.pivq"],
+    "compress": ["compress", *FIELD, "--input={own}", "--output={new}.pivq"],
     "train": ["--config={folder}", "--workdir={new}"],
     "train from it": ["--config={folder}", "--init_from={folder}", "--workdir={new}"],
     "convert": ["--from={folder}", "--to={new}/model.onnx"],
@@ -118,7 +118,7 @@ def test_nothing_of_the_user_is_opened(commands, folder, small_folder, tmp_path,
         (own / f"{i}.png").write_bytes((small_folder / f"{i}.png").read_bytes())
     places = {"folder": folder, "own": own, "new": tmp_path / "new"}
     arguments = [argument.format(**places) for argument in COMMANDS[name]]
-    module = "convert" if name == "convert" else "main"
+    module = {"convert": "convert", "compress": "codec"}.get(name, "main")
     code = guarded(commands, folder, tmp_path, *arguments, module=f"pivq_jax.{module}")
     done = commands.run(code=code, directory=tmp_path)
     assert done.code in (0, 2) and "private" not in done.stdout + done.stderr, done
