@@ -155,7 +155,7 @@ class Command(NamedTuple):
 
 
 class Commands:
-    """Runs `python -m pivq_jax.main` with arguments, or a script; see `command_server.py`."""
+    """Runs `python -m pivq_jax.main` or a tool with arguments, or a script: `command_server.py`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -184,13 +184,19 @@ class Commands:
         return json.loads(self._server.stdout.readline())
 
     def start(
-        self, *arguments: str, directory: Path = ROOT, code: str | None = None, devices: int = 1
+        self,
+        *arguments: str,
+        directory: Path = ROOT,
+        module: str = "main",
+        code: str | None = None,
+        devices: int = 1,
     ) -> Command:
-        """Start `main` with arguments (or `code`) and the given number of fake devices."""
+        """Start a module with arguments (or `code`) and the given number of fake devices."""
         self._count += 1
         streams = [self.directory / f"{self._count}.{name}" for name in ("stdout", "stderr")]
         request = {
             "arguments": arguments,
+            "module": f"pivq_jax.{module}",
             "directory": str(directory),
             "environment": {
                 "XLA_FLAGS": f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
@@ -349,6 +355,19 @@ def tiny_model(tiny_run: Run) -> Any:
     import pivq_jax
 
     return pivq_jax.load(tiny_run.workdir)
+
+
+@pytest.fixture(scope="session")
+def published(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> Path:
+    """The tiny run, published by the command."""
+    directory = tmp_path_factory.mktemp("published") / "tiny"
+    arguments = [f"--from={tiny_run.workdir}", f"--to={directory}"]
+    done = commands.run(
+        code=f"import sys; from pivq_jax import convert\nsys.exit(convert.main({arguments}))"
+    )
+    assert done.code == 0, done.stderr
+    assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
+    return directory
 
 
 @pytest.fixture(scope="session")
