@@ -118,7 +118,7 @@ def pack_arrays(arrays: Mapping[str, Any], metadata: dict[str, str] | None = Non
 
 
 def digest(arrays: Mapping[str, Any]) -> bytes:
-    """The SHA-256 of float32 arrays by name, as docs/codec.md defines it for fingerprints."""
+    """The SHA-256 of float32 arrays by name, as docs/codec_format.md has it for fingerprints."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name], "<f4")

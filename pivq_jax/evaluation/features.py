@@ -26,7 +26,7 @@ from pivq_jax.losses.perceptual import load_lpips, lpips_features
 __all__ = ["FeatureExtractor", "Features", "feature_extractor"]
 
 # The fourth of five blocks distinguishes damaged images from real ones best
-# (docs/log/2026-11-26-features.md).
+# (docs/trials.md).
 _VGG_BLOCK = 3
 
 NETWORKS = ("vgg", *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))

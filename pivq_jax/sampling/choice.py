@@ -18,7 +18,7 @@ from pivq_jax.sampling.space import CodeSpace
 
 # By which share log lifts may change the smaller part, exchanged or kept. With a quarter, sets are
 # far more plausible, and images as new as before; with a half, less new
-# (docs/log/2026-11-27-output.md).
+# (docs/trials.md).
 SLACK = 0.25
 CANDIDATES = 16  # choices compared for each image
 # Passes of the prior's network for each. With twice or four times as many, the choices are as good.

@@ -17,7 +17,7 @@ from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.sampling.space import CodeSpace
 
 # Weight of a log lift of 1 relative to the mean squared distance of two codebook entries. Distances
-# alone and lifts alone pair slightly worse (docs/log/2026-11-27-exchange.md).
+# alone and lifts alone pair slightly worse (docs/trials.md).
 LIFT_WEIGHT = 1 / 16
 
 
