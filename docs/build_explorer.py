@@ -1,7 +1,7 @@
 """python -m docs.build_explorer --workdir=WORKDIR | --pretrained=NAME [--output=DIR]
 
-Builds the explorer as a folder of static files: the page of `--mode=explore` with a model that runs
-in the visitor's browser. Any web server can serve it, such as
+Builds the explorer as a folder of static files: its page with a model that runs in the visitor's
+browser. Any web server can serve it, such as
 
     python -m http.server --directory docs/_build/explorer
 

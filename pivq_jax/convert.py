@@ -83,7 +83,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     config = config_of_run(description, path)
     step, mesh, params = description["step"], make_mesh(), jax.device_put(arrays)
     fitted = description["progress"].get("codebook") == "fitted"
-    if step <= (start := config.quantizer.init_step) and not fitted:
+    if step <= (start := config.init_step) and not fitted:
         raise InputError(
             f"{path} is of step {step}, but training makes its codebook at step {start}, over"
             ' the one in the file: leave "step" out of its metadata for the last step'

@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import map_over_batch, replicated
+from pivq_jax.common.parallel import check_same_arrays, map_over_batch, replicated
 from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset, load_dataset
@@ -45,6 +45,8 @@ def networks_of(config: Config) -> dict[str, str]:
 def load_networks(config: Config, mesh: Mesh) -> dict[str, Params]:
     """Loads the networks of `networks_of`, a full copy for each device."""
     networks = {name: load_lpips(name, path) for name, path in networks_of(config).items()}
+    remedy = "give loss.perceptual_weights as the same file to all"
+    check_same_arrays("weights of the perceptual loss", networks, remedy)
     return jax.device_put(networks, replicated(mesh))
 
 

@@ -33,7 +33,7 @@ from pivq_jax.training.build import dataset_from_config, load_networks
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log
-from pivq_jax.training.objective import Networks, Phase, phase_at
+from pivq_jax.training.objective import Networks, Phase, check_phases, phase_at
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_arrays
 
@@ -86,6 +86,8 @@ def train(
     check_place(workdir)
     with parallel.alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
+        remedy = "give --init_from with the same file to all"
+        parallel.check_same_arrays("weights to begin with", arrays or {}, remedy)
         dataset = dataset_from_config(config)
         parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
@@ -112,7 +114,9 @@ def train(
             clock = Clock.resumed(workdir, step, progress, started)
             if not new:
                 if step:
-                    _say_schedule(config, read_config(workdir)["train"]["steps"], step)
+                    planned = Config.of_model(read_config(workdir))
+                    check_phases(config, planned, step)
+                    _say_schedule(config, planned.train.steps, step)
                 _write_config(config, workdir, arrays)
             if step < config.train.steps:
                 _loop(run, state, clock, tracker)
@@ -305,8 +309,8 @@ def _initialize_or_revive_codebook(
 
     It must run before `train` at `init_step`, the first step that quantizes.
     """
-    settings = run.config.quantizer
-    if step == settings.init_step and not (run.initial and CODEBOOK in run.initial):
+    settings, first = run.config.quantizer, run.config.init_step
+    if step == first and not (run.initial and CODEBOOK in run.initial):
         started = time.perf_counter()
         state = _initialize_codebook(run, state, state.params, step)
         count = settings.init_batches * run.config.train.batch_size * run.config.model.num_codes
@@ -316,8 +320,8 @@ def _initialize_or_revive_codebook(
         )
     elif (
         phase_at(run.config, step) in (Phase.QUANTIZED, Phase.ADVERSARIAL)
-        and settings.init_step < step <= settings.revive_until * run.config.train.steps
-        and (step - settings.init_step) % settings.revive_every == 0
+        and first < step <= settings.revive_until * run.config.train.steps
+        and (step - first) % settings.revive_every == 0
     ):
         state, revived = run.steps.revive(state, images)
         if int(revived):

@@ -12,6 +12,7 @@ from jax import value_and_grad
 from jax.sharding import Mesh
 
 from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.weights import Params
@@ -50,22 +51,43 @@ class Phase(enum.IntEnum):
 
 def phase_at(config: Config, step: int) -> Phase:
     """Returns the phase of the training step that follows `step` completed steps."""
-    if step < config.quantizer.init_step:
+    if step < config.init_step:
         return Phase.CONTINUOUS
-    if config.quantizer.freezes and step >= config.quantizer.freeze_step:
+    if config.quantizer.freezes and step >= config.freeze_step:
         return Phase.DECODER
-    if config.adversarial.is_used and step >= config.adversarial.start_step:
+    if config.adversarial.is_used and step >= config.adversarial_step:
         return Phase.ADVERSARIAL
     return Phase.QUANTIZED
+
+
+def check_phases(config: Config, planned: Config, step: int) -> None:
+    """Refuses more steps that would carry a run, at `step`, back into a phase that is over.
+
+    What begins at a share of the run begins later if that has more steps. `planned` is the config
+    that the run has had.
+    """
+    if not step or phase_at(config, step - 1) == phase_at(planned, step - 1):
+        return
+    begun = {"quantizer.init_at": planned.init_step}
+    if planned.quantizer.freezes:
+        begun["quantizer.freeze_at"] = planned.freeze_step
+    if planned.adversarial.is_used:
+        begun["adversarial.start_at"] = planned.adversarial_step
+    steps = config.train.steps
+    flags = " ".join(f"--config.{name}={first / steps:.6g}" for name, first in begun.items())
+    raise InputError(
+        f"with train.steps = {steps}, a run at step {step} is before what it began as one of"
+        f" {planned.train.steps} steps: give {flags} as well, or fewer steps"
+    )
 
 
 def recombination_factor(config: Config, step: jax.typing.ArrayLike) -> jax.Array:
     """Returns the factor of the weight of the loss on recombined sets at a step.
 
-    It rises linearly from 0 at `quantizer.init_step` to 1, so that the decoder learns the codes
+    It rises linearly from 0 at `init_step` to 1, so that the decoder learns the codes
     first: at full weight from the start it may stop using a code, which is then lost.
     """
-    begin = config.quantizer.init_step
+    begin = config.init_step
     steps = config.loss.recombination_warmup * max(0, config.train.steps - begin)
     return jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else jnp.float32(1)
 

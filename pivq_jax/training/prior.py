@@ -136,7 +136,7 @@ def _programs(
         learning_rate=settings.learning_rate,
         muon_learning_rate=4 * settings.learning_rate,
         momentum=0.95,
-        warmup_steps=min(100, settings.steps // 10),
+        warmup=min(100, settings.steps // 10) / settings.steps,
         weight_decay=settings.weight_decay,
         clip_norm=1.0,
     )

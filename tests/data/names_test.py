@@ -5,9 +5,9 @@ import tracemalloc
 
 import pytest
 
-from pivq_jax.codec import names as names_module
-from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.common.errors import InputError
+from pivq_jax.data import names as names_module
+from pivq_jax.data.names import check_names, png_names
 
 GOOD = [
     *("a.png", "deep/er/a.jpg", "A.PNG", "ä ö.png", "顔.webp", "e\u0301.png", "\u00e9.png"),

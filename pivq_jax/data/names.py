@@ -1,6 +1,6 @@
-"""Names of images in a file of codes, which become paths below the folder that is written.
+"""Names of images that become paths below a folder that is written.
 
-A file may come from anywhere, so its names are checked like those of a folder that is compressed.
+Those in a file of codes may come from anywhere, and are checked like those of a folder.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import is_image
+from pivq_jax.data.images import is_image
 
 # Characters of a name, more than most systems can write, and names in one file: in all a reader
 # takes about 70 bytes a name beside the name itself.
