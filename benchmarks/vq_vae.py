@@ -41,7 +41,7 @@ from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.losses.perceptual import load_lpips
+from pivq_jax.losses.lpips_weights import load_lpips
 from pivq_jax.sampling import CodeSpace, capacity
 from pivq_jax.training.build import dataset_from_config
 
