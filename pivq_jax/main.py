@@ -45,7 +45,6 @@ from pivq_jax.common.command_line import HELP, exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path
 from pivq_jax.common.hub import check_published, find_pretrained
-from pivq_jax.common.memory import restart_with_kept_memory
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
 
@@ -190,7 +189,6 @@ def main(arguments: list[str]) -> int:
     """Checks the flags and the config, then runs the mode; returns one of the exit codes above."""
     remedy = ""
     if MODES[_MODE.value].trains:
-        restart_with_kept_memory()
         remedy = "; the same command continues from the last checkpoint"
     elif _MODE.value == "evaluate":
         remedy = "; the same command reuses the stages that are finished"

@@ -19,6 +19,7 @@ from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import outlive_bucket, write_json
 from pivq_jax.common.lock import DirectoryLock, alone_in
+from pivq_jax.common.memory import malloc_hint
 from pivq_jax.common.parallel import say
 from pivq_jax.common.params import Params
 from pivq_jax.common.pictures import reconstruction_grid, save_png
@@ -272,6 +273,8 @@ def _say_opening(run: Run, state: TrainState, first_step: int) -> None:
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {run.config.train.steps}, log in {run.workdir}"
     )
+    if hint := malloc_hint(jax.default_backend()):
+        say(hint)
     profile = run.config.profile
     if profile.steps and first_step > profile.first_step:
         say(
