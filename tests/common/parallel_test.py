@@ -17,9 +17,8 @@ from scipy.spatial.distance import cdist
 
 from pivq_jax.common import parallel
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.lock import DirectoryLock, alone_in
 from pivq_jax.common.parallel import (
-    alone_in,
     join_processes,
     make_mesh,
     map_over_batch,
