@@ -131,13 +131,6 @@ def check_devices_agree(
 
 
 @pytest.mark.slow
-def test_eight_devices_train_as_one_does(commands, faces, tiny_config, tmp_path):
-    fields = small_fields(tiny_config)
-    images = np.ascontiguousarray(faces[:, ::3, ::3])
-    check_devices_agree(commands, images, tmp_path, "image_folder", "smoke", fields, (8,))
-
-
-@pytest.mark.slow
 def test_eight_devices_train_the_default_config_as_one_does(commands, faces, tmp_path):
     images = np.pad(faces, ((0, 0), (8, 8), (8, 8), (0, 0)), constant_values=255)
     fields = {"loss.recombination_warmup": 0.0}
