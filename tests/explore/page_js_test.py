@@ -204,8 +204,8 @@ def test_a_state_that_failed_is_not_decoded_again(tmp_path):
     assert use_page(body, tmp_path) == [1, "false"]
 
 
-# Five pairs in slots 0 to 4, the cheapest first; the image is ten pixels, as many of them white as the
-# codes of B add up to. Pair 3 shows only with pair 4.
+# Five pairs in slots 0 to 4, the cheapest first. Of ten pixels, as many are white as the codes of B
+# add up to. Pair 3 shows only with pair 4.
 EFFECTS = """
 const adds = [0, 2, 1, 0, 5];
 const pairs = { a: [0, 1, 2, 3, 4], b: [10, 11, 12, 13, 14], cost: [1, 2, 3, 4, 5] };
