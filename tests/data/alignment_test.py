@@ -131,6 +131,14 @@ def test_a_skip_list_that_leaves_nothing_is_refused(source, tmp_path):
     refused(source, tmp_path / "out", message, skip=SkipList(["0"]))
 
 
+def test_what_a_start_that_was_killed_left_is_no_other_file(source, tmp_path):
+    left = tmp_path / "out" / f".{alignment.SETTINGS}.{'0' * 32}.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"{")
+    run(source, tmp_path / "out")
+    assert not left.exists() and (tmp_path / "out" / alignment.SETTINGS).exists()
+
+
 def test_called_again_it_completes_with_the_same_bytes(source, tmp_path):
     run(source, tmp_path / "whole")
     run(source, tmp_path / "out")
