@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import pivq_jax
 from pivq_jax import modes
 from pivq_jax.commands.task import Task
 from pivq_jax.common.errors import InputError
-from pivq_jax.config import load_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import session, stages
 from pivq_jax.sampling import Labels
-from tests.conftest import Finished, full_disk, start_pair
+from tests.conftest import Finished, full_disk
 from tests.main_test import assert_refused
 
 
@@ -218,14 +216,6 @@ def test_weights_of_evaluations_during_training_are_missed_before_it(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def with_parents(tiny_model) -> pivq_jax.inference.TrainedModel:
-    """The tiny model with forty sets of training images, as a published model has them."""
-    rng, space = np.random.default_rng(0), tiny_model.space
-    parents = [rng.choice(space.codebook_size, space.num_codes, False) for _ in range(40)]
-    return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
-
-
 def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
     model, out = with_parents, tmp_path / "out"
     config = model.config.with_fields({"sample.count": 11, "evaluate.batch_size": 4})
@@ -248,31 +238,6 @@ def test_samples_that_the_disk_does_not_take_leave_nothing(with_parents, tmp_pat
     with pytest.raises(OSError, match=r"No space left on device: .*out"):
         modes.sample(Task(config, tmp_path, with_parents), output=str(out))
     assert not os.listdir(tmp_path)
-
-
-def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_path, monkeypatch):
-    model, drawn = dataclasses.replace(with_parents, prior=object()), []
-
-    def draw(session, count, temperature, first=0):
-        drawn.append((count, temperature, first))
-        return model.parents[:count]
-
-    monkeypatch.setattr(stages, "draw_sets", draw)
-    monkeypatch.setattr(stages, "MOST_IN_GRID", 8)
-    config = model.config.with_fields({"sample.count": 8, "sample.temperature": 0.7})
-    modes.sample(Task(config, tmp_path, model), prior=True)
-    more = config.with_fields({"sample.count": 11})
-    out = tmp_path / "out"
-    modes.sample(Task(more, tmp_path, model), prior=True, output=str(out))
-    assert drawn == [(8, 0.7, 0), (8, 0.7, 0), (3, 0.7, 8)]
-    assert sorted(os.listdir(tmp_path)) == ["out", "prior_samples.png"]
-    assert len(os.listdir(out)) == 11
-    with pytest.raises(InputError, match="no prior: train one"):
-        modes.sample(Task(config, tmp_path, with_parents), prior=True)
-    monkeypatch.setattr(modes, "dataset_from_config", no_images)  # a run's model has no parents
-    alone = dataclasses.replace(model, parents=None)
-    modes.sample(Task(config, tmp_path / "run", alone), prior=True)
-    assert os.listdir(tmp_path / "run") == ["prior_samples.png"]
 
 
 def test_a_model_with_labels_edits_images_without_its_data(
@@ -376,41 +341,3 @@ def test_what_a_mode_cannot_do_is_refused(published, tiny_run, small_folder, tmp
     with pytest.raises(InputError, match=r"holds a run.* --workdir"):
         modes.reconstruct(task_of(model, tiny_run.workdir), str(small_folder))
     assert not list(tmp_path.iterdir())
-
-
-# Steps take the place of opening the model, after which those of the prior begin.
-PRIOR = """
-import sys, time
-from pathlib import Path
-from pivq_jax import main
-from pivq_jax.commands import task
-from pivq_jax.common.stopping import Interrupted, stop_requests
-
-def load(workdir):
-    with stop_requests() as asked:
-        for step in range(1, 100_000):
-            time.sleep(0.01)
-            if step == 20:
-                (workdir / "{index}").touch()
-            if stop := asked():
-                raise Interrupted(stop, step)
-
-task.load = load
-how = "--distributed={how}"
-sys.argv = ["", "--config=toon_faces:smoke", "--mode=train_prior", "--workdir={workdir}", how]
-main.run()
-"""
-
-
-@pytest.mark.slow
-def test_several_processes_that_train_a_prior_stop_at_one_step(commands, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(load_config("toon_faces:smoke").to_dict()))
-    pair = start_pair(
-        lambda index, how: commands.start(code=PRIOR.format(index=index, how=how, workdir=tmp_path))
-    )
-    ready = [tmp_path / name for name in "01"]
-    pair[1].kill_when(lambda: all(path.exists() for path in ready), signal.SIGTERM)
-    done = [command.wait() for command in pair]
-    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
-    last = [one.stdout.splitlines()[-1] for one in done]
-    assert last[0] == last[1] and last[0].startswith("stopped at step ")

@@ -13,6 +13,7 @@ TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.mmap_max=0"
     ":glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864"
 )
+PROGRAMS = ("pivq_jax.main", "pivq_jax.prior.__main__")  # those that train
 _RESTARTED = "PIVQ_JAX_RESTARTED"  # the process id, which stays the same
 
 
@@ -40,9 +41,9 @@ def restart_with_kept_memory() -> None:
 
 
 def _is_the_command() -> bool:
-    """Whether this process was started as `python -m pivq_jax.main` or `pivq_jax`."""
+    """Whether this process was started as a command that trains, such as `pivq_jax`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    named = os.path.basename(sys.argv[0]) == "pivq_jax" or (spec and spec.name == "pivq_jax.main")
+    named = os.path.basename(sys.argv[0]) == "pivq_jax" or (spec and spec.name in PROGRAMS)
     arguments = sys.argv[1:]
     start = len(sys.orig_argv) - len(arguments)
     # A profiler that runs it has a name of its own there, as in `memray run -m pivq_jax.main`.
