@@ -9,10 +9,6 @@ Modes:
                parents.png, some of them between their parents; with --output, instead write each
                image to a PNG file in that new folder
   interpolate  write interpolations.png, paths between images by exchanging codes
-  edit         write edits.png, a face with every value of every labelled factor; with one or more
-               --set=FACTOR=VALUE, write edits_FACTOR_VALUE.png, test images with these values; with
-               --input and --output, edit your own images instead
-  complete     write completions_left.png, test images completed where a part is hidden (--hide)
   reconstruct  reconstruct every image of --input, and write images and codes to --output
 
 Once a run exists, its --workdir is enough: without --config, that run's fields are used, except
@@ -41,8 +37,9 @@ Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (los
 full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
 continues from the checkpoint just written.
 
-Other commands, each with a --help of its own: python -m pivq_jax.prior (train, sample, evaluate),
-pivq_jax.codec (compress, decompress) and pivq_jax.explore.
+Other commands, each with a --help of its own: python -m pivq_jax.explore;
+pivq_jax.edits edit and complete; pivq_jax.prior train, sample and evaluate; pivq_jax.codec compress
+and decompress.
 """
 
 import sys
@@ -77,8 +74,6 @@ MODES = {
     ),
     "sample": Command(_work("sample"), takes=("output",)),
     "interpolate": Command(_work("interpolate")),
-    "edit": Command(_work("edit"), takes=("input", "output", "set")),
-    "complete": Command(_work("complete"), takes=("hide",)),
     "reconstruct": Command(_work("reconstruct"), takes=("input", "output"), needs=("--input=DIR",)),
 }
 
@@ -94,21 +89,11 @@ def _define_flags() -> None:
     flags.DEFINE_enum(
         "tracker", None, ("trackio",), "For train: where the log is recorded besides TensorBoard."
     )
-    flags.DEFINE_string("input", None, "Folder of images to reconstruct or to edit.")
+    flags.DEFINE_string("input", None, "Folder of images to reconstruct.")
     flags.DEFINE_string(
         "output",
         None,
-        "Folder written by reconstruct (default <workdir>/reconstructed), edit (default"
-        " <workdir>/edited_FACTOR_VALUE) and sample.",
-    )
-    flags.DEFINE_multi_string(
-        "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
-    )
-    flags.DEFINE_enum(
-        "hide",
-        "left",
-        ("left", "right", "upper", "lower", "centre", "patches"),
-        "For complete: what is hidden, a half, the centre, or half of all patches.",
+        "Folder written by reconstruct (default <workdir>/reconstructed) and sample.",
     )
 
 

@@ -1,23 +1,20 @@
 """Implementations of the values of `--mode`."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from pivq_jax.commands.task import Task, decoded_parents, open_model, open_with_images
+from pivq_jax.commands.task import Task, decoded_parents, open_model
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import say
 from pivq_jax.common.stopping import end_on_sigterm
 from pivq_jax.config.fields import Config
 from pivq_jax.data.records import find_directory
-from pivq_jax.evaluation import completions, edits, stages
+from pivq_jax.evaluation import stages
 from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.report import evaluate_model
 from pivq_jax.evaluation.session import Session, check_weights
-from pivq_jax.inference import TrainedModel, names_of_copies, write_decoded
+from pivq_jax.inference import names_of_copies, write_decoded
 from pivq_jax.inference.opening import initial_arrays
 from pivq_jax.training.build import dataset_from_config
 
@@ -71,64 +68,11 @@ def interpolate(task: Task) -> None:
     stages.interpolate(_open_with_parents(task))
 
 
-def edit(task: Task, input: str = "", output: str = "", set: Sequence[str] = ()) -> None:
-    """Writes a grid of edited test images or, with an input, its images edited.
-
-    `set` has the wanted values by factor, as in `hair=bun`.
-    """
-    changes = _changes(set)
-    if not input:
-        if output:
-            raise InputError("--output is for the images of --input: give both, or neither")
-        count = min(task.config.sample.count, stages.MOST_IN_GRID)
-        edits.check_edit(model := open_model(task), changes)
-        edits.edit(_session(task, model), changes, count)
-        return
-    if not changes:
-        raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
-    source = files.expanded(input)
-    target = _place(task, output, f"edited_{edits.name_of(changes)}")
-    names = names_of_copies(source, target)
-    model = open_model(task, writes=not output)
-    edits.check_edit(model, changes)
-    if model.labels is None:
-        model = edits.learn_factors(_session(task, model), changes)
-    write_decoded(
-        model, source, target, names, lambda codes: np.asarray(model.edit(codes, **changes))
-    )
-
-
-def _changes(given: Sequence[str]) -> dict[str, str]:
-    """The wanted value by factor of flags such as --set=hair=bun."""
-    changes: dict[str, str] = {}
-    for change in given:
-        name, equals, value = change.partition("=")
-        if not name or not equals or name in changes:
-            raise InputError(f"--set={change}: give each factor once, as in --set=hair=bun")
-        changes[name] = value
-    return changes
-
-
-def complete(task: Task, hide: str = "left") -> None:
-    """Writes a grid of test images of which a part is hidden, completed."""
-    session = _session(task, open_model(task))
-    completions.write_completions(session, hide, stages.SHOWN)
-
-
-def _session(task: Task, model: TrainedModel) -> Session:
-    model, dataset = open_with_images(task, model)
-    return Session(model, dataset, task.workdir, model.parents)
-
-
 def reconstruct(task: Task, input: str, output: str = "") -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`."""
-    source, target = files.expanded(input), _place(task, output, "reconstructed")
+    source, target = files.expanded(input), task.place(output, "reconstructed")
     names = names_of_copies(source, target)
     write_decoded(open_model(task, writes=not output), source, target, names)
-
-
-def _place(task: Task, output: str, name: str) -> Path:
-    return files.as_path(output) if output else task.workdir / name
 
 
 def _check_outside(config: Config, workdir: Path) -> None:

@@ -200,13 +200,13 @@ WRONG = {
         ["name = '\\x1b[2Jx'", "would not print"],
     ),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
-    "complete what is given": (
-        [FOLDER, "--mode=complete", "--input=."],
-        ["--input is for --mode=edit or reconstruct, not complete"],
+    "sample what is given": (
+        [FOLDER, "--mode=sample", "--input=."],
+        ["--input is for --mode=reconstruct, not sample"],
     ),
     "a folder for training": (
         [FOLDER, "--output=x"],
-        ["--output is for --mode=sample or edit or reconstruct, not train"],
+        ["--output is for --mode=sample or reconstruct, not train"],
     ),
     "start from nothing": (
         [FOLDER, "--config.data.name=random", "--init_from=no_such"],
@@ -393,7 +393,7 @@ def test_help_says_what_the_modes_do(commands, others):
     assert done.code == 0 and not done.stderr
     table = done.stdout.partition("Modes:")[2].partition("\n\n")[0]
     listed = re.findall(r"^  (\w+)", table, re.MULTILINE)
-    assert {"train", "evaluate", "sample", "reconstruct", "complete"} <= {*listed}
+    assert {"train", "evaluate", "sample", "reconstruct"} <= {*listed}
     assert listed == [*MODES] and all(callable(getattr(modes, name)) for name in listed)
     for word in ("--workdir", "--input"):
         assert word in done.stdout

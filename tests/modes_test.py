@@ -1,6 +1,5 @@
 """`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +17,6 @@ from pivq_jax.commands.task import Task
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import session, stages
-from pivq_jax.sampling import Labels
 from tests.conftest import Finished, full_disk
 from tests.main_test import assert_refused
 
@@ -66,7 +64,7 @@ def test_samples_are_those_of_the_run_without_its_data(commands, tiny_run, publi
     "module, arguments, words",
     [
         pytest.param(
-            *("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
+            *("edits", ["complete", "--pretrained={model}"], "/completions_left.png"),
             marks=pytest.mark.slow,
         ),
         ("convert", ["--help"], "--push"),
@@ -240,20 +238,6 @@ def test_samples_that_the_disk_does_not_take_leave_nothing(with_parents, tmp_pat
     assert not os.listdir(tmp_path)
 
 
-def test_a_model_with_labels_edits_images_without_its_data(
-    with_parents, small_folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("pivq_jax.commands.task.dataset_from_config", no_images)
-    labels = Labels(np.arange(40)[:, None] % 2, {"shade": ("dark", "light")})
-    model, out = dataclasses.replace(with_parents, labels=labels), tmp_path / "out"
-    modes.edit(task_of(model, tmp_path), str(small_folder), str(out), ["shade=dark"])
-    assert (out / "codes.json").exists()
-
-
-def no_images(config):
-    raise AssertionError("images were opened")
-
-
 def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_parents, tmp_path):
     config = with_parents.config.with_fields({"sample.count": 4_097})
     with pytest.raises(InputError, match=r"4,097 .* than the 4,096 of one picture: give --output"):
@@ -274,49 +258,12 @@ def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, f
     assert len(session.pool) == len(session.pool_codes) == 8
 
 
-@pytest.mark.slow
-def test_faces_are_edited(commands, tmp_path):
-    model = ["--pretrained=toon_faces", "--mode=edit"]
-    done = commands.run(*model, directory=tmp_path)
-    assert done.code == 0 and done.stdout.endswith(f"wrote {tmp_path}/edits.png\n"), done.stderr
-    assert Image.open(tmp_path / "edits.png").size == (1_450, 1_500)
-    done = commands.run(*model, "--set=hair=bun", "--set=eyes=wide", directory=tmp_path)
-    edited = tmp_path / "edits_hair_bun_eyes_wide.png"
-    assert done.code == 0 and Image.open(edited).size[0] == 1_042, done.stderr
-    (run := tmp_path / "run").mkdir()
-    done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=run)
-    assert done.code == 2 and f"{run}/edited_hair_bun must be neither --input" in done.stderr
-    elsewhere = tmp_path.with_name(f"{tmp_path.name}_edited")
-    done = commands.run(
-        *(*model, "--set=hair=bun", f"--input={tmp_path}", f"--output={elsewhere}"), directory=run
-    )
-    assert done.code == 0, done.stderr
-    codes = json.loads((elsewhere / "codes.json").read_text())
-    assert codes.keys() == {"edits.png", edited.name}
-    found = pivq_jax.from_pretrained("toon_faces").read_factors(np.array([*codes.values()]))
-    assert (found[:, 4] == 0).all()  # hair: bun
-    done = commands.run(*model, "--set=hair=red", directory=tmp_path)
-    assert done.code == 2 and "hair = 'red' is unknown: use one of bun" in done.stderr
-
-
-@pytest.mark.slow
-def test_faces_are_completed(commands, tmp_path):
-    done = commands.run(
-        "--pretrained=toon_faces", "--mode=complete", "--hide=centre", directory=tmp_path
-    )
-    picture = tmp_path / "completions_centre.png"
-    assert done.code == 0 and done.stdout.endswith(f"wrote {picture}\n"), done.stderr
-    assert Image.open(picture).size[0] > 1_000 and "24/24" in done.stderr
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [
         ([], ["--pretrained", "give --mode, one of evaluate, sample"]),
         (["--mode=sample", "--config.model.width=32"], ["model.width = 16", "leave out --config"]),
         (["--mode=sample", "--workdir={run}"], ["holds a run", "--workdir"]),
-        (["--mode=edit", "--set=hair"], ["--set=hair", "as in --set=hair=bun"]),
-        (["--mode=edit", "--set=a=b", "--set=a=c"], ["--set=a=c", "once"]),
     ],
 )
 def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):
@@ -327,17 +274,7 @@ def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_mode_cannot_do_is_refused(published, tiny_run, small_folder, tmp_path):
+def test_a_run_is_not_written_by_another_model(published, tiny_run, small_folder):
     model = pivq_jax.from_pretrained(published)
-    task, changes = task_of(model, tmp_path), ["hair=bun"]
-    for mode, fields, words in (
-        (modes.edit, {"set": changes}, "labelled images.* have none"),
-        (modes.edit, {"set": changes, "input": str(small_folder)}, "labelled images.* have none"),
-        (modes.edit, {"input": "."}, "give --set"),
-        (modes.edit, {"set": changes, "output": "out"}, "--output is for .*--input"),
-    ):
-        with pytest.raises(InputError, match=words):
-            mode(task, **fields)
     with pytest.raises(InputError, match=r"holds a run.* --workdir"):
         modes.reconstruct(task_of(model, tiny_run.workdir), str(small_folder))
-    assert not list(tmp_path.iterdir())
