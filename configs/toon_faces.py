@@ -4,7 +4,7 @@
 
 Cost and results are in the README's table, measured with this command. All faces are drawn at the
 same place, so each patch of the output has a linear layer of its own, which gives eleven decibels
-more than one output layer for all places (docs/log/2026-11-27-output.md). The faces vary in ten
+more than one output layer for all places (docs/trials.md). The faces vary in ten
 factors, about 24 bits in total. Sixteen codes are enough for them, and recombined sets of few codes
 give consistent faces; with 32, an attribute is spread over several codes, which may then come from
 different parents. K = 32 N, as each latent of a learned query tends to use its own K / N entries.
@@ -31,19 +31,19 @@ def get_config(variants: str = "") -> ConfigDict:
     config.model.output = "patch"
     config.model.local_output = True
     config.quantizer.codebook_size = 512
-    config.quantizer.init_step = 4_000
+    config.quantizer.init_at = 0.5
     config.quantizer.noise = 0.2
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.recombination = 1.0
-    config.adversarial.start_step = 5_000
+    config.adversarial.start_at = 0.625
     config.train.steps = 8_000
     large = {
         "model.width": 128,
         "loss.perceptual": 0.05,
         "loss.recombination": 0.5,
-        "quantizer.init_step": 4_500,
-        "adversarial.start_step": 6_000,
+        "adversarial.start_at": 0.667,
+        "optimizer.warmup": 0.0222,
         "train.steps": 9_000,
     }
     return with_variants(config, variants, {"large": large})

@@ -46,7 +46,7 @@ from pivq_jax.common import files, hub
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.common.weights import Params
+from pivq_jax.common.params import Params
 from pivq_jax.config.description import without_paths
 from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load
@@ -83,7 +83,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     config = config_of_run(description, path)
     step, mesh, params = description["step"], make_mesh(), jax.device_put(arrays)
     fitted = description["progress"].get("codebook") == "fitted"
-    if step <= (start := config.quantizer.init_step) and not fitted:
+    if step <= (start := config.init_step) and not fitted:
         raise InputError(
             f"{path} is of step {step}, but training makes its codebook at step {start}, over"
             ' the one in the file: leave "step" out of its metadata for the last step'

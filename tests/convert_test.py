@@ -77,7 +77,7 @@ def test_a_run_from_before_its_codebook_is_trained_goes_there_and_back(interrupt
     assert convert.main([f"--from={early}", f"--to={tmp_path / 'early.safetensors'}"]) == 0
     assert convert.main([f"--from={tmp_path / 'early.safetensors'}", f"--to={workdir}"]) == 0
     ours, theirs = pivq_jax.load(workdir), pivq_jax.load(early)
-    assert ours.step == theirs.step < ours.config.quantizer.init_step
+    assert ours.step == theirs.step < ours.config.init_step
     assert ours.progress["codebook"] == "fitted"
     np.testing.assert_array_equal(ours.codebook, theirs.codebook)
 

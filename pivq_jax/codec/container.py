@@ -1,4 +1,4 @@
-"""The file of codes, to the bit: docs/codec.md has a table of its parts.
+"""The file of codes, to the bit: docs/codec_format.md has a table of its parts.
 
 It has a head of numbers, most significant byte first; a compressed list of what the code needs and
 of the names; the codes; and a checksum, which is the first bytes of SHA-256 of all before it.

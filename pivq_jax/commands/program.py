@@ -14,7 +14,6 @@ from pivq_jax.common.command_line import HELP, exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path
 from pivq_jax.common.hub import check_published, find_pretrained
-from pivq_jax.common.memory import restart_with_kept_memory
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
 
@@ -116,8 +115,6 @@ class Program(NamedTuple):
                 f"give what to do, {' or '.join(self.commands)}, as in {self.name}"
                 f" {next(iter(self.commands))} --pretrained=toon_faces (--help explains)"
             )
-        if command.trains:
-            restart_with_kept_memory()
         code = 1  # of an error that is not expected
         try:
             code = exit_code(partial(self._run, word, others), command.interrupted)

@@ -29,10 +29,15 @@ UNTRAINED: tuple[str, ...] = (
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample.", "prior."),
 )
+# Fields that may change when a run gets more steps, so that what they say keeps its step.
+SHARES = (
+    *("quantizer.init_at", "quantizer.freeze_at", "adversarial.start_at"),
+    "optimizer.warmup",
+)
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 # Not used if the discriminator judges nothing.
 DISCRIMINATOR_ALONE: tuple[str, ...] = (
-    *("adversarial.perceptual", "adversarial.start_step"),
+    *("adversarial.perceptual", "adversarial.start_at"),
     *("adversarial.learning_rate", "adversarial.channels"),
 )
 
@@ -89,9 +94,9 @@ def check_config(config: Config, training: bool) -> None:
         )
     if adversarial.is_used:
         need(
-            adversarial.start_step >= quantizer.init_step,
-            f"adversarial.start_step = {adversarial.start_step} must not be before"
-            f" quantizer.init_step = {quantizer.init_step}",
+            adversarial.start_at >= quantizer.init_at,
+            f"adversarial.start_at = {adversarial.start_at} must not be before"
+            f" quantizer.init_at = {quantizer.init_at}",
         )
         need(
             size >= 16 and size % 2 == 0,
@@ -99,14 +104,14 @@ def check_config(config: Config, training: bool) -> None:
             " adversarial.weight = adversarial.recombined_weight = 0",
         )
         need(
-            not quantizer.freezes or adversarial.start_step <= quantizer.freeze_step,
-            f"adversarial.start_step = {adversarial.start_step} must not be after"
-            f" quantizer.freeze_step = {quantizer.freeze_step}",
+            not quantizer.freezes or adversarial.start_at <= quantizer.freeze_at,
+            f"adversarial.start_at = {adversarial.start_at} must not be after"
+            f" quantizer.freeze_at = {quantizer.freeze_at}",
         )
     need(
-        not quantizer.freezes or quantizer.freeze_step > quantizer.init_step,
-        f"quantizer.freeze_step = {quantizer.freeze_step} must be after quantizer.init_step ="
-        f" {quantizer.init_step}, or 0",
+        not quantizer.freezes or quantizer.freeze_at > quantizer.init_at,
+        f"quantizer.freeze_at = {quantizer.freeze_at} must be after quantizer.init_at ="
+        f" {quantizer.init_at}, or 1",
     )
     latents = quantizer.init_batches * train.batch_size * config.model.num_codes
     need(
@@ -114,7 +119,6 @@ def check_config(config: Config, training: bool) -> None:
         f"quantizer.init_batches = {quantizer.init_batches} batches give {latents} latents, fewer"
         f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
     )
-    _check_begins(config)
     _need_multiple(config, "prior.width", "prior.heads")
     if training:
         first = config.profile.first_step
@@ -124,23 +128,6 @@ def check_config(config: Config, training: bool) -> None:
             " set profile.steps = 0",
         )
         check_devices(config, jax.device_count())
-
-
-def _check_begins(config: Config) -> None:
-    """Checks that what begins or ends within training does so before its last step."""
-    steps = config.train.steps
-    begins = {"quantizer.init_step": 1 / 2, "optimizer.warmup_steps": 1 / 10}  # what would do
-    if config.adversarial.is_used:
-        begins["adversarial.start_step"] = 2 / 3
-    if config.quantizer.freezes:
-        begins["quantizer.freeze_step"] = 2 / 3
-    late = [name for name in begins if attrgetter(name)(config) >= steps]
-    need(
-        not late,
-        " and ".join(f"{name} = {attrgetter(name)(config)}" for name in late)
-        + f" must be below train.steps = {steps}: raise that, or lower the former, as in "
-        + " ".join(f"--config.{name}={int(begins[name] * steps)}" for name in late),
-    )
 
 
 def check_fields(config: Config, names: Container[str] | None = None) -> None:
@@ -227,8 +214,9 @@ def check_workdir(
 ) -> None:
     """Checks that a workdir is new or belongs to a run with the same config, and is writable.
 
-    Without `writes`, it need not be writable; with `extends`, the config may have more steps. A run
-    that ended before its first step, such as for too little memory, counts as none.
+    Without `writes`, it need not be writable; with `extends`, the config may have more steps, and
+    then other `SHARES`. A run that ended before its first step, such as for too little memory,
+    counts as none.
     """
     check_directory(workdir, "--workdir", writes)
     checkpoints, log = workdir / "checkpoints", workdir / "log.jsonl"
@@ -243,13 +231,15 @@ def check_workdir(
     begun |= checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
     if not begun and saved.keys() >= config.to_dict().keys():  # others have a config.json, too
         return
+    free: tuple[str, ...] = ()
     match saved:
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
             saved = saved | {"train": saved["train"] | {"steps": config.train.steps}}
+            free = SHARES
     if not extends:  # a model of another version opens, whatever fields are given
         with contextlib.suppress(InputError):  # of a damaged config, whose differences are listed
             saved = Config.of_model(saved).to_dict()
-    if differences := trained_differences(saved, config):
+    if differences := trained_differences(saved, config, free):
         check = " (a check, no model)" if str(saved.get("name", "")).endswith("_smoke") else ""
         raise InputError(
             f"{workdir} holds a run{check} of another config, with {', '.join(differences)}:"
@@ -257,12 +247,15 @@ def check_workdir(
         )
 
 
-def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
+def trained_differences(
+    held: dict[str, Any], config: Config, free: tuple[str, ...] = ()
+) -> list[str]:
     """Lists the differences between two configs that make their trained models different.
 
-    Each is a phrase, the field and its value in `held`, nested dictionaries.
+    Each is a phrase, the field and its value in `held`, nested dictionaries. The fields `free` may
+    differ.
     """
-    free = UNTRAINED
+    free += UNTRAINED
     if config.optimizer.name != "muon":
         free += MUON_ALONE
     if not config.loss.recombination:

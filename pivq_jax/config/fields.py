@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, get_type_hints
 
 from pivq_jax.common.errors import InputError, listed
 from pivq_jax.config import sections
-from pivq_jax.config.sections import INT32, PRINTABLE, Limit, Section, setting
+from pivq_jax.config.sections import INT32, PRINTABLE, Limit, Section, setting, step_at
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,21 @@ class Config(Section):
     evaluate: sections.EvaluateConfig = field(default_factory=sections.EvaluateConfig)
     sample: sections.SampleConfig = field(default_factory=sections.SampleConfig)
     prior: sections.PriorConfig = field(default_factory=sections.PriorConfig)
+
+    @property
+    def init_step(self) -> int:
+        """The step at which the codebook is initialized, the first with quantization."""
+        return step_at(self.quantizer.init_at, self.train.steps)
+
+    @property
+    def freeze_step(self) -> int:
+        """The first step of the decoder alone, if `quantizer.freezes`."""
+        return step_at(self.quantizer.freeze_at, self.train.steps)
+
+    @property
+    def adversarial_step(self) -> int:
+        """The first step of the discriminator, if `adversarial.is_used`."""
+        return step_at(self.adversarial.start_at, self.train.steps)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

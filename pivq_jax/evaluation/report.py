@@ -36,7 +36,7 @@ def evaluate_model(session: Session, more: Mapping[str, Stage] = MappingProxyTyp
     model, workdir = session.model, session.workdir
     say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
     if model.progress.get("codebook") == "fitted":
-        start = model.config.quantizer.init_step
+        start = model.config.init_step
         say(f"its codebook is fitted to its latents; it is trained from step {start} on")
     warn_of_other_data(model, session.whole)
     metrics = write_report(session, more)

@@ -44,10 +44,10 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
             {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh, step
         )
     step = int(state["step"])
-    if step <= config.quantizer.init_step and progress.get("codebook", "none") == "none":
+    if step <= config.init_step and progress.get("codebook", "none") == "none":
         raise InputError(
             f"{workdir} is at step {step}, but the codebook is initialised at step"
-            f" {config.quantizer.init_step}: train on"
+            f" {config.init_step}: train on"
         )
     metrics = read_object(workdir / "metrics.json")
     measured_on = metrics.get("data")
@@ -113,7 +113,7 @@ def initial_arrays(where: str, config: Config) -> Arrays:
     """
     params, source, step = _read(where)
     held, wanted = flatten_dict(params), flatten_dict(model_shapes(config))
-    init_step = config.quantizer.init_step
+    init_step = config.init_step
     taken, left = {}, []
     for path in sorted(held.keys() | wanted.keys()):
         name = "/".join(path)
@@ -122,7 +122,7 @@ def initial_arrays(where: str, config: Config) -> Arrays:
             left.append(f"{name}: {there} there, {here} here")
         elif path == CODEBOOK and init_step:
             left.append(
-                f"{name}: k-means makes one at step {init_step} (--config.quantizer.init_step=0"
+                f"{name}: k-means makes one at step {init_step} (--config.quantizer.init_at=0"
                 " keeps this one and quantizes from the first step)"
             )
         else:

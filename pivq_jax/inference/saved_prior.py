@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.check import prior_settings
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
-from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 
 PRIOR = "prior"  # directory of the prior in a workdir

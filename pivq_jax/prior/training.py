@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
-from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
+from pivq_jax.common.lock import alone_in
+from pivq_jax.common.parallel import make_mesh, replicated, say
+from pivq_jax.common.params import Params
 from pivq_jax.common.stopping import Interrupted, stop_requests
-from pivq_jax.common.weights import Params
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
 from pivq_jax.inference.saved_prior import DESCRIPTION, checksum, restore_prior
 from pivq_jax.sampling.prior import (
@@ -26,7 +28,6 @@ from pivq_jax.sampling.prior import (
     initial_parameters,
     prior_loss,
 )
-from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.optimizer import make_optimizer
 
@@ -132,7 +133,7 @@ def _programs(
         learning_rate=settings.learning_rate,
         muon_learning_rate=4 * settings.learning_rate,
         momentum=0.95,
-        warmup_steps=min(100, settings.steps // 10),
+        warmup=min(100, settings.steps // 10) / settings.steps,
         weight_decay=settings.weight_decay,
         clip_norm=1.0,
     )

@@ -1,17 +1,14 @@
-"""What a config needs: data, the weights of the perceptual loss, networks."""
-
-from functools import partial
+"""What a config needs: data, the weights of the perceptual loss."""
 
 import jax
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import map_over_batch, replicated
-from pivq_jax.common.weights import Params
+from pivq_jax.common.parallel import check_same_arrays, replicated
+from pivq_jax.common.params import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset, load_dataset
-from pivq_jax.losses.perceptual import load_lpips
-from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.losses.lpips_weights import load_lpips
 
 __all__ = ["dataset_from_config"]
 
@@ -45,9 +42,6 @@ def networks_of(config: Config) -> dict[str, str]:
 def load_networks(config: Config, mesh: Mesh) -> dict[str, Params]:
     """Loads the networks of `networks_of`, a full copy for each device."""
     networks = {name: load_lpips(name, path) for name, path in networks_of(config).items()}
+    remedy = "give loss.perceptual_weights as the same file to all"
+    check_same_arrays("weights of the perceptual loss", networks, remedy)
     return jax.device_put(networks, replicated(mesh))
-
-
-def model_from_config(config: Config, mesh: Mesh) -> PIVQ:
-    """Builds the networks of a config, which match the images of each device on that device."""
-    return pivq_from_config(config, partial(map_over_batch, mesh=mesh))

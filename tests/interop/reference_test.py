@@ -33,7 +33,7 @@ OPTIMIZER = {
     "learning_rate": 1e-3,
     "muon_learning_rate": 6e-3,
     "momentum": 0.95,
-    "warmup_steps": 3,
+    "warmup": 0.3,
     "weight_decay": 0.1,
     "clip_norm": 0.5,
 }
@@ -228,7 +228,7 @@ def test_ten_steps_of_muon_on_given_gradients():
     settings = {**OPTIMIZER, "clip_norm": 1e9}
     optimizer = make_optimizer(OptimizerConfig(**settings), STEPS)
     rates = optax.warmup_cosine_decay_schedule(
-        0.0, OPTIMIZER["muon_learning_rate"], OPTIMIZER["warmup_steps"], STEPS
+        0.0, OPTIMIZER["muon_learning_rate"], round(OPTIMIZER["warmup"] * STEPS), STEPS
     )
     before = params = draw()
     weights = {n: torch.tensor(w) for n, w in to_torch(params).items()}
@@ -263,7 +263,7 @@ def test_ten_optimizer_steps(tiny_config, name):
     fields = {
         "seed": seed,
         "optimizer.name": name,
-        "quantizer.init_step": 2,
+        "quantizer.init_at": 0.2,
         "loss.recombination_warmup": 1.0,
         "train.steps": STEPS,
         "train.ema_decay": 0.3,  # reached from the fourth step on
