@@ -1,5 +1,6 @@
 """Fixtures that several tests share: commands, folders of faces, one trained run."""
 
+import dataclasses
 import errno
 import gc
 import io
@@ -368,6 +369,14 @@ def published(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> Path:
     assert done.code == 0, done.stderr
     assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
     return directory
+
+
+@pytest.fixture
+def with_parents(tiny_model: Any) -> Any:
+    """The tiny model with forty sets of training images, as a published model has them."""
+    rng, space = np.random.default_rng(0), tiny_model.space
+    parents = [rng.choice(space.codebook_size, space.num_codes, False) for _ in range(40)]
+    return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
 
 
 @pytest.fixture(scope="session")

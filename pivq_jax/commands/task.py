@@ -46,6 +46,10 @@ class Task:
     published: TrainedModel | None = None  # stands for the model of the workdir
     config_given: bool = True  # otherwise the config is that of the run or the published model
 
+    def place(self, output: str, name: str) -> Path:
+        """Returns the output if there is one, else what has this name in the workdir."""
+        return files.as_path(output) if output else self.workdir / name
+
 
 def make_task(
     given: Mapping[str, Any] | None,

@@ -17,13 +17,13 @@ from pivq_jax.config.check import config_of_model, read_config, trained_differen
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
+from pivq_jax.inference.saved_prior import PRIOR, load_prior
 from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import read_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior import PRIOR, load_prior
 from pivq_jax.training.steps import CODEBOOK, Arrays
 
 

@@ -99,9 +99,9 @@ COMMANDS = {
     "evaluate": [*FIELD, "--mode=evaluate"],
     "sample": [*FIELD, "--mode=sample"],
     "interpolate": [*FIELD, "--mode=interpolate"],
-    "edit": [*FIELD, "--mode=edit", "--set=hair=bun"],
-    "complete": [*FIELD, "--mode=complete"],
-    "complete, no field": [OPENED, "--mode=complete"],
+    "edit": ["edit", *FIELD, "--set=hair=bun"],
+    "complete": ["complete", *FIELD],
+    "complete, no field": ["complete", OPENED],
     "reconstruct": [*FIELD, "--mode=reconstruct", "--input={own}", "--output={new}"],
     "compress": ["compress", *FIELD, "--input={own}", "--output={new}.pivq"],
     "train": ["--config={folder}", "--workdir={new}"],
@@ -118,7 +118,8 @@ def test_nothing_of_the_user_is_opened(commands, folder, small_folder, tmp_path,
         (own / f"{i}.png").write_bytes((small_folder / f"{i}.png").read_bytes())
     places = {"folder": folder, "own": own, "new": tmp_path / "new"}
     arguments = [argument.format(**places) for argument in COMMANDS[name]]
-    module = {"convert": "convert", "compress": "codec"}.get(name, "main")
+    tools = {"convert": "convert", "compress": "codec", "edit": "edits", "complete": "edits"}
+    module = tools.get(name.partition(",")[0], "main")
     code = guarded(commands, folder, tmp_path, *arguments, module=f"pivq_jax.{module}")
     done = commands.run(code=code, directory=tmp_path)
     assert done.code in (0, 2) and "private" not in done.stdout + done.stderr, done
@@ -150,6 +151,14 @@ def test_nothing_of_the_user_is_served(commands, folder, tmp_path):
 def test_the_guard_sees_what_the_user_names(commands, folder, private, tmp_path):
     """With its path typed, the same command opens the folder, and ends."""
     named = f"--config.data.path={private / 'pictures'}"
-    code = guarded(commands, folder, tmp_path, f"--pretrained={folder}", named, "--mode=complete")
+    code = guarded(
+        commands,
+        folder,
+        tmp_path,
+        "complete",
+        f"--pretrained={folder}",
+        named,
+        module="pivq_jax.edits",
+    )
     done = commands.run(code=code, directory=tmp_path)
     assert done.code == 99 and f"opened {private / 'pictures'}" in done.stderr

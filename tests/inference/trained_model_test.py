@@ -89,7 +89,7 @@ def test_recombined_codes_go_together_with_the_lift_of_many_images(trained_model
 
 
 def test_without_a_prior_none_recombines(trained_model):
-    with pytest.raises(ValueError, match="no prior: train one with --mode=train_prior"):
+    with pytest.raises(ValueError, match=r"no prior: train one with pivq_jax\.prior train"):
         trained_model.recombine(random_sets(0), random_sets(1), jax.random.key(0), prior=True)
 
 
