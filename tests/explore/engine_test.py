@@ -294,7 +294,7 @@ OTHER_FILES += [b"", b"text", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe", b"
 
 @pytest.mark.parametrize("content", OTHER_FILES, ids=range(11))
 def test_other_files_are_refused(content):
-    with pytest.raises(InputError, match="(?i)webp"):
+    with pytest.raises(InputError, match=r"(?i)webp"):
         read_image(content, 16)
 
 
