@@ -144,13 +144,13 @@ class Engine:
         if self.labelled and self.labelled.labels:
             value = int(self.labelled.labels.values[0, 0])
             work.append(lambda: self.edit(some, 0, value))
-        if self.has_prior:
-            work.append(lambda: self.draw(jax.random.key(0)))
         steps = [("compiling", each) for each in work]
         for start in range(self._searched, len(self.pool.codes), DECODED):
             steps.append(("decoding training images", partial(self._decode_more, start)))
         if self.labelled:
             steps.append(("learning to read factors", self._fit))
+        if self.has_prior:
+            steps.append(("compiling the prior", lambda: self.draw(jax.random.key(0))))
         return steps
 
     def _decode_more(self, start: int) -> None:

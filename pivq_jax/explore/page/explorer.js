@@ -5,6 +5,7 @@ import { Entries, Examples, showLink } from "./dialogs.js";
 import { Effects } from "./effects.js";
 import { find, linked } from "./elements.js";
 import { Factors } from "./factors.js";
+import { listenForDrops, named, pick } from "./files.js";
 import { download, paint, psnr, thumbnail } from "./pictures.js";
 import { Slots } from "./slots.js";
 import {
@@ -126,7 +127,7 @@ class Explorer {
     on("prior-face", "click", () =>
       this.#act(async () => this.#setSide("a", await this.#backend.draw())),
     );
-    on("open", "click", () => this.#pick(CODES, (file) => this.#openCodes(file)));
+    on("open", "click", () => pick(CODES, (file) => this.#act(() => this.#openCodes(file))));
     on("save-codes", "click", () => this.#act(() => this.#saveCodes()));
     on("save-image", "click", () => this.#act(() => this.#saveImage()));
     on("copy-link", "click", () => this.#copyLink());
@@ -137,7 +138,8 @@ class Explorer {
           this.#act(async () => this.#setSide(side, await this.#example(index))),
         ),
       );
-      on(`file-${side}`, "click", () => this.#pick(IMAGES, (file) => this.#openImage(side, file)));
+      const open = (file) => this.#act(() => this.#openImage(side, file));
+      on(`file-${side}`, "click", () => pick(IMAGES, open));
     }
     on("slider", "input", () => {
       const { present } = this.#history;
@@ -148,7 +150,14 @@ class Explorer {
     on("slider", "change", () => this.#history.end());
     document.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("hashchange", () => this.#openLink());
-    this.#listenForDrops();
+    listenForDrops((files) =>
+      this.#act(async () => {
+        for (const [side, file] of files) {
+          if (file.name.endsWith(CODES)) await this.#openCodes(file);
+          else await this.#openImage(side, file);
+        }
+      }),
+    );
   }
 
   #key(event) {
@@ -158,39 +167,6 @@ class Explorer {
     else if (key === "y" || key === "z") this.#go(1);
     else return;
     event.preventDefault();
-  }
-
-  #listenForDrops() {
-    const over = (shown) => (find("drop").hidden = !shown);
-    document.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      over(event.dataTransfer.types.includes("Files"));
-    });
-    document.addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) over(false);
-    });
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      over(false);
-      const files = [...event.dataTransfer.files];
-      const first = event.target.closest?.("#side-b") ? "b" : "a";
-      const sides = files.length > 1 ? ["a", "b"] : [first];
-      this.#act(async () => {
-        for (const [index, file] of files.slice(0, 2).entries()) {
-          if (file.name.endsWith(CODES)) await this.#openCodes(file);
-          else await this.#openImage(sides[index], file);
-        }
-      });
-    });
-  }
-
-  /** Lets a person pick a file. */
-  #pick(accept, use) {
-    const input = find("file");
-    input.accept = accept;
-    input.value = "";
-    input.onchange = () => input.files.length && this.#act(() => use(input.files[0]));
-    input.click();
   }
 
   /** Does what a person asked for; what failed before is then no longer of interest. */
@@ -471,16 +447,6 @@ function shared(one, other) {
     if (place >= 0) left.splice(place, 1);
     return place >= 0;
   }).length;
-}
-
-/** Waits for what becomes of a file, whose name errors then have. */
-async function named(file, result) {
-  try {
-    return await result;
-  } catch (error) {
-    if (error instanceof BackendError) error.message = `${file.name}: ${error.message}`;
-    throw error;
-  }
 }
 
 function messageOf(error) {
