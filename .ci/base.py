@@ -73,15 +73,18 @@ with tempfile.TemporaryDirectory() as folder:
         ["edit", "--set=hair=bun", "--input=in"],
         ["complete"],
         ["reconstruct", "--input=in"],
-        ["compress", "--input=in", "--output=in.pivq"],
-        ["decompress", "--input=in.pivq", "--output=out"],
     ):
         command(
             "main", "--pretrained=toon_faces", "--workdir=faces", f"--mode={mode[0]}", *mode[1:]
         )
+    for word, *places in (
+        ["compress", "--input=in", "--output=in.pivq"],
+        ["decompress", "--input=in.pivq", "--output=out"],
+    ):
+        command("codec", word, "--pretrained=toon_faces", *places)
     command("convert", "--help")
     command(
-        *("main", "--pretrained=toon_faces", "--mode=explore", "--port=0"),
+        *("explore", "--pretrained=toon_faces", "--port=0"),
         refused="pip install '.[explore]'",
     )
     command(*("main", "--config=toon_faces:smoke"), refused="pip install '.[train,faces]'")

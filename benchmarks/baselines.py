@@ -37,9 +37,8 @@ from typing import Any
 import numpy as np
 from PIL import features
 
-from benchmarks import commit, components, compression, pixels
-from benchmarks.common import lpips_of, markdown, parser_for, pixels_of
-from benchmarks.screen import check_settings, origin, read_rows
+from benchmarks import components, compression, pixels
+from benchmarks.common import commit, lpips_of, markdown, parser_for, pixels_of
 from pivq_jax.common.psnr import psnr
 from pivq_jax.config import Config, load_config
 from pivq_jax.data.sources import first_images
@@ -116,11 +115,10 @@ def new_images(judge: Judge, draw: int) -> Iterator[tuple[str, Callable[[], dict
         return judge.new(judge.components.images(np.where(kept, a, b), pool))
 
     def coarse() -> dict[str, Any]:
-        few = judge.components.basis[:, :COARSE]
-        flat = [pool[x].reshape(count, -1).astype(np.float32) for x in (first, second)]
-        made = flat[1] + (flat[0] - flat[1]) @ few @ few.T
-        rounded = np.rint(np.clip(made, 0, 255)).astype(np.uint8)
-        return judge.new(rounded.reshape(pool[first].shape))
+        few = judge.components.first(COARSE).basis
+        a, b = (pool[x].reshape(count, -1).astype(np.float32) for x in (first, second))
+        made = np.rint(np.clip(b + (a - b) @ few @ few.T, 0, 255)).astype(np.uint8)
+        return judge.new(made.reshape(pool[first].shape))
 
     hard = (line > 0).astype(np.float32)
     yield "training images", lambda: judge.new(judge.train[train], copied=False)
@@ -136,20 +134,12 @@ def new_images(judge: Judge, draw: int) -> Iterator[tuple[str, Callable[[], dict
 def reconstructions(judge: Judge, bits: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """The rows of reconstructions, by name."""
 
-    def fitted() -> components.Components:
-        count = bits // 2
-        return components.Components(
-            judge.components.mean,
-            judge.components.basis[:, :count],
-            judge.components.deviations[:count],
-        )
-
     def linear() -> dict[str, Any]:
-        found = fitted()
+        found = judge.components.first(bits // 2)
         return judge.rebuilt(found.images(found.transform(judge.test), judge.test), None)
 
     def quantized() -> dict[str, Any]:
-        found = fitted()
+        found = judge.components.first(bits // 2)
         seen = judge.pool
         if judge.config.data.flip:
             seen = np.concatenate([seen, seen[:, :, ::-1]])
@@ -233,11 +223,13 @@ def main() -> None:
     if options.group is not None:
         changes["data.group"] = options.group
     config = load_config(options.config).with_fields(changes)
-    names = ("config", "samples", "real", "bits")
-    settings = {name: getattr(options, name) for name in names}
-    check_settings(_parser(), options.output, settings | changes)
     path = options.output / "rows.jsonl"
-    rows = read_rows(path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    names = ("config", "samples", "real", "bits")
+    settings = {name: getattr(options, name) for name in names} | changes
+    if any(row["settings"] != settings for row in rows):
+        raise SystemExit(f"{path} is of other settings than this command: give another --output")
+    options.output.mkdir(parents=True, exist_ok=True)
     done = {(row["name"], row["draw"]) for row in rows}
     judge = Judge(config, options.samples, options.real)
 
@@ -255,17 +247,18 @@ def main() -> None:
         if (name, draw) in done:
             continue
         started = time.perf_counter()
-        row = {"name": name, "draw": draw, **work(), "commit": commit()}
+        row = {"name": name, "draw": draw, **work(), "commit": commit(), "settings": settings}
         row["seconds"] = round(time.perf_counter() - started, 1)
         rows.append(row)
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
-    print(f"\n{table(rows)}\n\n{origin(rows)}")
+    print(f"\n{table(rows)}\n")
     print(f"features: {judge.extractor.network}; k = 5; {len(judge.test):,} test images")
+    print(f"measured at {', '.join(sorted({row['commit'] for row in rows}))}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse() -> argparse.Namespace:
     parser = parser_for(__doc__)
     parser.add_argument("--config", default="faces", help="of the data; may include variants")
     parser.add_argument("--data", type=Path, help="folder of images; by default that of the config")
@@ -275,11 +268,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--real", type=int, help="test images; by default all")
     parser.add_argument("--minutes", type=float, default=0.0, help="of training, for the peers")
     parser.add_argument("--output", type=Path, default=Path("runs/baselines"), help="of rows")
-    return parser
-
-
-def _parse() -> argparse.Namespace:
-    parser = _parser()
     options = parser.parse_args()
     if options.bits % 16 or not 16 <= options.bits <= 1_024:
         parser.error(f"--bits={options.bits}: give a multiple of 16, at most 1,024")

@@ -1,22 +1,19 @@
-"""What several benchmarks do: read arguments, open a model, train, time, format and draw."""
+"""What several benchmarks do: read arguments, open a model, time, format."""
 
 import argparse
 import contextlib
-import importlib.util
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import pivq_jax
-from pivq_jax.common.parallel import put_batch
-from pivq_jax.config import Config
-from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.inference import TrainedModel, images_of
@@ -53,6 +50,23 @@ def output_of(options: argparse.Namespace, name: str) -> Path:
     return Path("runs") / name / options.pretrained.replace("/", "_")
 
 
+def commit() -> str:
+    """Returns the commit of this checkout, "unknown" without git; `-dirty` if it was changed."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.check_output(git, stderr=subprocess.DEVNULL, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def default_device(environment: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Returns platform and name of the device that JAX uses, determined in a separate process."""
+    question = "import jax; device = jax.devices()[0]; print(device.platform, device.device_kind)"
+    asked = subprocess.check_output([sys.executable, "-c", question], env=environment, text=True)
+    platform, kind = asked.splitlines()[-1].split(maxsplit=1)
+    return platform, kind
+
+
 def pixels_of(source: Source) -> np.ndarray:
     """Returns all images of a split, uint8 [M, H, W, 3]."""
     return images_of(source, range(len(source)))
@@ -62,15 +76,6 @@ def lpips_of(made: np.ndarray, images: np.ndarray, batch_size: int) -> float:
     """Mean LPIPS (AlexNet) of pairs of uint8 images [M, H, W, 3], as in an evaluation."""
     batches = (slice(i, i + batch_size) for i in range(0, len(images), batch_size))
     return mean_lpips(((images[rows], made[rows]) for rows in batches), batch_size)
-
-
-def training_images(
-    config: Config, source: Source, mesh: jax.sharding.Mesh, seed: int
-) -> Iterator[jax.Array]:
-    """Starts the batches of a training without end, uint8 [B, H, W, 3] on its devices."""
-    batch_size, flip = config.train.batch_size, config.data.flip
-    batches = train_batches(source, batch_size=batch_size, seed=seed, flip=flip)
-    return (put_batch(batch["image"], mesh) for batch in batches)
 
 
 def milliseconds_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -87,23 +92,13 @@ def milliseconds_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]] = (), texts: int = 1) -> str:
     """Formats a table as Markdown, of whose columns the first `texts` are no numbers."""
     marks = ["---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join(markdown_row(cells) for cells in (head, marks, *rows))
-
-
-def markdown_row(cells: Sequence[str]) -> str:
-    """Formats a row of a table, for those that are printed one by one."""
-    return f"| {' | '.join(cells)} |"
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *rows))
 
 
 def spread(values: Sequence[float], digits: int) -> str:
     """Formats the mean of values and, if there are several, their standard deviation."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
-
-
-def has(*modules: str) -> bool:
-    """Whether all of the modules are installed."""
-    return all(importlib.util.find_spec(module) for module in modules)
 
 
 @contextlib.contextmanager

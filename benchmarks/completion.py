@@ -13,15 +13,13 @@ nearest training image, completions without and with the prior, the original.
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
 from pivq_jax.common.files import write_json
-from pivq_jax.common.pictures import Pixels, grid, save_png
+from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
@@ -76,26 +74,6 @@ def completed(
     return made, (time.perf_counter() - started) / len(images)
 
 
-def labelled(picture: Pixels, columns: Sequence[str], rows: Sequence[str]) -> Pixels:
-    """Writes names above the columns of a picture, uint8 [H, W, 3], and to the left of its rows.
-
-    Columns are equally wide and rows equally high; an empty name leaves a place unnamed.
-    """
-    pixels = np.asarray(picture)
-    font = ImageFont.load_default(size=14)
-    height, width, _ = pixels.shape
-    left, top = max(int(font.getlength(name)) for name in rows) + 12, 24
-    canvas = Image.new("RGB", (left + width, top + height), "white")
-    canvas.paste(Image.fromarray(pixels), (left, top))
-    draw = ImageDraw.Draw(canvas)
-    for index, name in enumerate(columns):
-        place = (left + (index + 0.5) * width / len(columns), top / 2)
-        draw.text(place, name, "black", font, anchor="mm")
-    for index, name in enumerate(rows):
-        draw.text((6, top + (index + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
-    return np.asarray(canvas)
-
-
 def main() -> None:
     """Prints the table."""
     parser = parser_for(__doc__)
@@ -144,11 +122,9 @@ def main() -> None:
     write_json(output / "completion.json", rows)
     # One row per image and one column per way, [regions * SHOWN, ways].
     columns = np.stack(tiles).reshape(len(REGIONS), -1, *tiles[0].shape).swapaxes(1, 2)
-    flat = columns.reshape(-1, *images.shape[1:])
-    picture = grid(flat, columns.shape[2])
-    ways = ["visible", "nearest image", *(name for name in found if name.startswith("with"))]
-    names = [name for region in REGIONS for name in [region, *[""] * (SHOWN - 1)]]
-    save_png(output / "completion.png", labelled(picture, [*ways, "original"], names))
+    save_png(
+        output / "completion.png", grid(columns.reshape(-1, *images.shape[1:]), columns.shape[2])
+    )
 
 
 if __name__ == "__main__":

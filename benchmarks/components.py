@@ -22,6 +22,10 @@ class Components(NamedTuple):
     basis: np.ndarray  # f32 [F, P], orthonormal
     deviations: np.ndarray  # f32 [P], standard deviations
 
+    def first(self, count: int) -> "Components":
+        """The largest ones alone."""
+        return Components(self.mean, self.basis[:, :count], self.deviations[:count])
+
     def transform(self, images: np.ndarray) -> np.ndarray:
         """uint8 [M, H, W, C] -> f32 [M, P]."""
         return np.concatenate([(x - self.mean) @ self.basis for x in _flat(images)])

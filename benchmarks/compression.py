@@ -4,27 +4,21 @@
     python -m benchmarks.compression --workdir=runs/toon_faces [--images=1000]
     python -m benchmarks.compression --pretrained=toon_faces --only-ours
 
-Each format is measured at three settings: the smallest file at full size (its lowest quality); the
-best with about as many bytes as our codes take, for which the image is made smaller before and
-larger after; and the lowest quality that has our PSNR (colours at full resolution where the format
-can). The searches for the last two use the first 32 images. The command takes about two minutes.
+Each format is measured at three settings: the smallest file at full size; the best with about as
+many bytes as our codes take, for which the image is made smaller before and larger after; and the
+lowest quality that has our PSNR. The searches for the last two use the first 32 images.
 
   file       bytes of a file with one image; for ours with its name, mean over the first 32
   payload    without headers: for ours the codes; for the others the file less the file of a
-             uniformly grey image with the same setting, which holds what all images share
-  encode, decode   milliseconds an image, ours in batches and the others one by one, pixels to bytes
-             and back in memory; compilation apart
+             uniformly grey image with the same setting
+  encode, decode   milliseconds an image, ours in batches and the others one by one, in memory
 
 A second table is of our files with more and more of the images: bytes an image of the whole file
-(file) and of the codes alone (codes), and seconds of processor time to write and read the codes,
-without encoding and decoding images. A third table is of files in the fixed code with random sets
-of five sizes. With --only-ours, no other format is measured.
+and of the codes alone, and seconds of processor time to write and read the codes. A third one is of
+files in the fixed code with random sets of five sizes. Writes all to --output, as compression.md.
 
-Writes the tables to --output, as compression.md.
-
-The comparison is not fair. Our model has learned this kind of image, reproduces no other, and is
-part of the program that decodes (its size is printed); the other formats know nothing of the images
-and serve all kinds. They are not made for files of less than some hundred bytes.
+The comparison is not fair: our model has learned this kind of image, reproduces no other, and is
+part of the program that decodes (its size is printed).
 """
 
 import io
@@ -34,7 +28,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from PIL import Image, features
 
@@ -58,8 +51,6 @@ SIZES = (
     (1_024, 32_768, 10),
     (4_096, 131_072, 3),
 )
-
-
 # Options of Pillow's encoders: for the smallest files, and further ones for high quality.
 FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "JPEG": ({"optimize": True}, {"subsampling": 0}),
@@ -94,8 +85,9 @@ class Setting(NamedTuple):
         if self.side != picture.width:
             picture = picture.resize((self.side, self.side), Image.Resampling.LANCZOS)
         small, further = FORMATS[self.form]
-        options = small | further if self.fine else small
-        picture.save(file, self.form, quality=self.quality, **options)
+        picture.save(
+            file, self.form, quality=self.quality, **small, **(further if self.fine else {})
+        )
         return file.getvalue()
 
     def decode(self, file: bytes, size: int) -> np.ndarray:
@@ -107,17 +99,16 @@ class Setting(NamedTuple):
 
     def measure(self, images: np.ndarray) -> Row:
         """Encodes and decodes images, uint8 [M, H, W, 3]."""
-        size = images.shape[1]
         started = time.perf_counter()
         files = [self.encode(image) for image in images]
         between = time.perf_counter()
-        decoded = np.stack([self.decode(file, size) for file in files])
+        decoded = np.stack([self.decode(file, images.shape[1]) for file in files])
         ended = time.perf_counter()
         head = len(self.encode(np.full_like(images[0], 128)))
         total = float(np.mean([len(file) for file in files]))
-        encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
+        spent = (1e3 * t / len(images) for t in (between - started, ended - between))
         label = f"{self.form} {self.quality} at {self.side} x {self.side}"
-        return Row(label, total, max(total - head, 0.0), encode_ms, decode_ms, decoded)
+        return Row(label, total, max(total - head, 0.0), *spent, decoded)
 
 
 def mean_psnr(row: Row, images: np.ndarray) -> float:
@@ -127,15 +118,13 @@ def mean_psnr(row: Row, images: np.ndarray) -> float:
 
 def about(form: str, images: np.ndarray, budget: float) -> Setting:
     """The best PSNR within a budget of bytes of payload, or else the smallest payload."""
-    found = []
-    side = images.shape[1]
-    while side >= 4:
-        found += [Setting(form, quality, side) for quality in QUALITIES]
-        side //= 2
-    rows = {setting: setting.measure(images) for setting in found}
-    if within := [setting for setting in found if rows[setting].payload <= budget]:
+    sides = [images.shape[1] >> i for i in range(16) if images.shape[1] >> i >= 4]
+    tried = itertools.starmap(Setting, itertools.product([form], QUALITIES, sides))
+    rows = {setting: setting.measure(images) for setting in tried}
+    within = [setting for setting, row in rows.items() if row.payload <= budget]
+    if within:
         return max(within, key=lambda setting: mean_psnr(rows[setting], images))
-    return min(found, key=lambda setting: rows[setting].payload)
+    return min(rows, key=lambda setting: rows[setting].payload)
 
 
 def as_good(form: str, images: np.ndarray, wanted: float) -> Setting:
@@ -152,7 +141,7 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
     """Measures our codec; also returns a line about a file of all images."""
     batch_size = model.config.evaluate.batch_size
     source = [{"image": image} for image in images]
-    names = [f"{i:06d}.png" for i in range(len(images))]
+    names = names_of(len(images))
     for count in (batch_size, len(images)):  # the first is for compilation
         started = time.perf_counter()
         codes = encode_split(model, source[:count], batch_size)
@@ -168,15 +157,19 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         files = [pack(contents_of(model, row[None], names[:1], code)) for row in codes[:SEARCHED]]
         alone = float(np.mean([len(file) for file in files]))
     payload = len(contents.data) / len(images)
-    encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
+    spent = (1e3 * t / len(images) for t in (between - started, ended - between))
     bits = capacity(model.space, codes)
     line = (
-        f"One file of all {len(images):,} images ({contents.code} code): {len(content):,} bytes,"
-        f" {len(content) / len(images):.2f} an image; {payload:.2f} of them codes, beside"
-        f" `ceiling_bits` {bits['ceiling_bits']:.1f} = {bits['ceiling_bits'] / 8:.2f} bytes and"
-        f" `marginal_bits` {bits['marginal_bits']:.1f} = {bits['marginal_bits'] / 8:.2f} bytes."
+        f"One file of all {len(images):,} images ({code} code): {len(content) / len(images):.2f}"
+        f" bytes an image; {payload:.2f} of them codes, beside `ceiling_bits` of"
+        f" {bits['ceiling_bits']:.1f} and `marginal_bits` of {bits['marginal_bits']:.1f}."
     )
-    return Row(f"pivq, {code}", alone, payload, encode_ms, decode_ms, decoded), line
+    return Row(f"pivq, {code}", alone, payload, *spent, decoded), line
+
+
+def names_of(count: int) -> list[str]:
+    """The names of images."""
+    return [f"{i:06d}.png" for i in range(count)]
 
 
 def by_count(model: TrainedModel, codes: np.ndarray, kinds: Sequence[str]) -> str:
@@ -184,9 +177,8 @@ def by_count(model: TrainedModel, codes: np.ndarray, kinds: Sequence[str]) -> st
     rows = []
     counts = [10**i for i in range(len(str(len(codes))))]
     for count, code in itertools.product(counts, kinds):
-        names = [f"{i:06d}.png" for i in range(count)]
         started = time.process_time()
-        contents = contents_of(model, codes[:count], names, code)
+        contents = contents_of(model, codes[:count], names_of(count), code)
         if contents.code != code:  # it is longer
             continue
         file = pack(contents)
@@ -194,9 +186,8 @@ def by_count(model: TrainedModel, codes: np.ndarray, kinds: Sequence[str]) -> st
         (found,) = batches_of(contents, model, count, "file")
         ended = time.process_time()
         assert np.array_equal(found, codes[:count])
-        sizes = [f"{len(content) / count:.2f}" for content in (file, contents.data)]
-        seconds = [f"{t:.2f}" for t in (between - started, ended - between)]
-        rows.append([f"{count:,}", code, *sizes, *seconds])
+        values = len(file) / count, len(contents.data) / count, between - started, ended - between
+        rows.append([f"{count:,}", code, *(f"{value:.2f}" for value in values)])
     return markdown(["images", "code", "file", "codes", "write s", "read s"], rows, texts=2)
 
 
@@ -206,8 +197,8 @@ def by_size() -> str:
     rng = np.random.default_rng(0)
     for num_codes, size, count in SIZES:
         codes = np.sort(rng.random((count, size)).argsort(axis=1)[:, :num_codes], axis=1)
-        names, space = tuple(f"{i:06d}.png" for i in range(count)), CodeSpace(num_codes, size)
-        head = ("matching", "fixed", bytes(8), num_codes, size, 64, b"", names)
+        space = CodeSpace(num_codes, size)
+        head = ("matching", "fixed", bytes(8), num_codes, size, 64, b"", tuple(names_of(count)))
         started = time.process_time()
         file = pack(Contents(*head, space.rank(codes).tobytes()))
         between = time.process_time()
@@ -215,27 +206,22 @@ def by_size() -> str:
         found = space.unrank(ranks)
         ended = time.process_time()
         assert np.array_equal(found, codes)
-        rows.append([f"{num_codes:,}", f"{size:,}", f"{count:,}", f"{ranks.shape[1]}"])
-        rows[-1] += [f"{t:.2f}" for t in (between - started, ended - between)]
+        sizes = [f"{value:,}" for value in (num_codes, size, count, ranks.shape[1])]
+        rows.append([*sizes, f"{between - started:.2f}", f"{ended - between:.2f}"])
     return markdown(["N", "K", "images", "codes", "write s", "read s"], rows, texts=0)
 
 
 def installed() -> list[str]:
-    """Returns the formats that can be written here, and says why others cannot."""
-    found = []
-    for form in FORMATS:
-        remedy = ""
-        if form == "AVIF" and not features.check("avif"):
-            remedy = "pip install -U pillow (11.3 or newer)"
-        if form == "JXL":
-            try:
-                import pillow_jxl  # noqa: F401
-            except ImportError:
-                remedy = "pip install pillow-jxl-plugin"
-        if remedy:
-            print(f"{form} is left out: {remedy}")
-        else:
-            found.append(form)
+    """Returns the formats that can be written here, and says which cannot."""
+    found = ["JPEG", "WEBP"] + (["AVIF"] if features.check("avif") else [])
+    try:
+        import pillow_jxl  # noqa: F401
+
+        found.append("JXL")
+    except ImportError:
+        pass
+    if missing := FORMATS.keys() - found:
+        print(f"left out, as Pillow cannot write them here: {', '.join(sorted(missing))}")
     return found
 
 
@@ -253,7 +239,7 @@ def table(rows: Sequence[Row], images: np.ndarray, batch_size: int) -> str:
 
 
 def main() -> None:
-    """Measures all formats and prints the table."""
+    """Measures all formats and prints the tables."""
     parser = parser_for(__doc__)
     add_model(parser)
     parser.add_argument("--images", type=int, default=1_000, help="number of test images")
@@ -263,33 +249,28 @@ def main() -> None:
 
     formats = [] if options.only_ours else installed()
     model = open_model(options)
+    batch_size = model.config.evaluate.batch_size
     test = dataset_from_config(model.config).test
-    count = min(options.images, len(test))
-    images = images_of(test, range(count))
+    images = images_of(test, range(min(options.images, len(test))))
     kinds = ["fixed", "short"] if model.space.distinct else ["fixed"]
     kinds += ["prior"] if model.prior else []
     measured = (ours(model, images, code) for code in kinds)
     by_label = {row.label: (row, note) for row, note in measured}  # two may have one code
     rows, notes = map(list, zip(*by_label.values(), strict=True))
-    source = [{"image": image} for image in images]
-    codes = encode_split(model, source, model.config.evaluate.batch_size)
+    codes = encode_split(model, [{"image": image} for image in images], batch_size)
     notes += [by_count(model, codes, kinds), by_size()]
     few, budget, wanted = images[:SEARCHED], rows[0].payload, mean_psnr(rows[0], images)
     settings = [about(form, few, budget) for form in formats]
     settings += [Setting(form, 0, images.shape[1]) for form in formats]
     settings += [as_good(form, few, wanted) for form in formats]
-    for setting in settings:
-        rows.append(setting.measure(images))
-        print(f"measured {rows[-1].label}", flush=True)
+    rows += [setting.measure(images) for setting in settings]
     notes.append(
-        f"Means over {count:,} test images of {images.shape[1]} x {images.shape[2]} pixels;"
-        f" {jax.devices()[0].device_kind}. Our model, which decodes, has"
+        f"Means over {len(images):,} test images. Our model, which decodes, has"
         f" {model.num_parameters:,} parameters, {4 * model.num_parameters / 1e6:.1f} MB."
     )
-    text = "\n\n".join([table(rows, images, model.config.evaluate.batch_size), *notes]) + "\n"
-    print(f"\n{text}")
+    text = "\n\n".join([table(rows, images, batch_size), *notes]) + "\n"
+    print(text)
     write_atomically(options.output / "compression.md", text.encode())
-    print(f"wrote compression.md to {options.output}")
 
 
 if __name__ == "__main__":

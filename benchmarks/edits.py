@@ -3,13 +3,12 @@
     python -m benchmarks.edits --pretrained=toon_faces [--seed=0]
     python -m benchmarks.edits --workdir=runs/faces --values happiness neutral
 
-The classifier, or judge, is a convolutional network that is trained here on the pixels of the
-training images and kept in --output. Each test image gets another value of one factor, both drawn
-at random (from the values that the judge does not see in its reconstruction, and from --values if
-given); an image that can get none is left out. Prints, in all and by factor, how often the judge
-reads the edited image as asked, how many of the other factors it reads as in the reconstruction,
-how many codes changed, and how often it reads images and reconstructions right, a bound for the
-first. Writes to --output: edits.json (null: not measured) and edits.png, one face with all values.
+The classifier, or judge, is a convolutional network that is trained here on the training images and
+kept in --output. Each test image gets another value of one factor, both drawn at random (from the
+values that the judge does not see in its reconstruction, and from --values if given); an image that
+can get none is left out. Prints, in all and by factor, how often the judge reads the edited image
+as asked, how many of the other factors it reads as before, how many codes changed, and how often it
+reads images and reconstructions right. Writes edits.json and edits.png, one face with all values.
 """
 
 from collections.abc import Callable, Mapping, Sequence

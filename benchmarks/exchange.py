@@ -2,12 +2,10 @@
 
     python -m benchmarks.exchange --workdir runs/toon_faces [RUN ...] [--seeds=3]
 
-Makes samples of the same pairs of training images by every rule below, with about half of the
-paired codes exchanged, and compares them with the test images (FID, precision, recall, density and
-coverage in VGG16 features). Prints the mean and standard deviation over all runs and, for each run,
-`--seeds` draws of pairs. `new` is the distance of samples from the reconstruction of the nearer
-parent, as the mean absolute difference of pixels (of 255); it tells apart a rule that only returns
-a parent, which all other metrics call good. Writes exchange.json to --output.
+Makes samples of the same pairs of training images by every rule below and compares them with the
+test images (features of VGG16). Prints mean and standard deviation over all runs and, for each,
+`--seeds` draws of pairs. `new` is the mean absolute difference (of 255) of samples from the
+reconstruction of the nearer parent. Writes exchange.json to --output.
 
   nothing       reconstructions of the first parents
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
@@ -41,13 +39,6 @@ def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
     return float(np.mean(np.minimum(*apart)))
 
 
-def check_space(workdir: Path) -> None:
-    """Ends the program if the rules do not fit the codes of a run."""
-    space = CodeSpace.of(read_config(workdir))
-    if not space.distinct:
-        raise SystemExit(f"{workdir} has {space.kind} codes: give a matching run")
-
-
 def measure(
     workdir: Path, samples: int, seeds: int, nearest_of: int
 ) -> dict[str, list[dict[str, float]]]:
@@ -57,18 +48,14 @@ def measure(
     parents = first_images(dataset.train, samples)
     every = encode_split(model, dataset.train, batch_size)
     codes, lift = every[: len(parents)], model.log_lift(every)
-    test = pixels_of(dataset.test)
     extractor = feature_extractor("vgg")
-    real = extractor.extract(test)
-    print(f"{jax.devices()[0].device_kind}; {workdir} at step {model.step:,}; samples are")
-    print(f"compared with {len(test):,} test images; features: {extractor.network}", flush=True)
+    real = extractor.extract(pixels_of(dataset.test))
 
     def decoded(sets: np.ndarray) -> np.ndarray:
         return decode_batched(model, sets, batch_size)
 
     def rebuilt(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = pairs.T
-        return decoded(codes[first]), decoded(codes[second])
+        return decoded(codes[pairs[:, 0]]), decoded(codes[pairs[:, 1]])
 
     def exchanged(pairs: np.ndarray, key: jax.Array, lift: jax.Array | None) -> np.ndarray:
         first, second = pairs.T
@@ -89,8 +76,6 @@ def measure(
             "lift": exchanged(pairs, key, lift),
             "near parents": exchanged(near, key, lift),
         }
-        apart = np.mean(np.abs(of_pairs[0].astype(np.float32) - of_pairs[1]))
-        print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         for name, made in images.items():
             values = compare_features(real, extractor.extract(made))
             values["new"] = newness(made, of_near if name == "near parents" else of_pairs)
@@ -111,13 +96,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     for workdir in options.workdir:
-        check_space(workdir)
-
-    by_run: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for workdir in options.workdir:
-        figures = measure(workdir, options.samples, options.seeds, options.nearest_of)
-        by_run[str(workdir)] = figures
-
+        if not CodeSpace.of(read_config(workdir)).distinct:
+            parser.error(f"{workdir} has no sets of distinct codes: give a matching run")
+    by_run = {
+        str(workdir): measure(workdir, options.samples, options.seeds, options.nearest_of)
+        for workdir in options.workdir
+    }
+    figures = next(iter(by_run.values()))
     names = list(figures["nothing"][0])
     report: dict[str, Any] = {"samples": options.samples, "workdirs": list(by_run)}
     lines = []

@@ -2,12 +2,10 @@
 
     python -m benchmarks.input_pipeline [--config=configs/toon_faces.py] [--workers=0,1,2]
 
-Prepares pictures with the detail (and size as PNG) of photographs, which also measures the speed of
-`pivq_jax.data.prepare`, then reads batches of them as in training: flipped, with the batch size of
-the config, by threads of this process (0 workers) or by worker processes. `cached` keeps decoded
-images in memory, as training does for splits of up to 2 GiB; worker processes never do. The last
-column is relative to the training step of the config, measured here on batches in memory; on a CPU,
-a step of a training is faster, owing to the malloc that it starts with (docs/training.md).
+Prepares pictures, then reads batches of them as in training: flipped, with the batch size of the
+config, by threads of this process (0 workers) or by worker processes. `cached` keeps decoded images
+in memory, as training does for splits of up to 2 GiB; worker processes never do. The last column is
+relative to the training step of the config, measured here on batches in memory.
 """
 
 import contextlib
@@ -34,16 +32,13 @@ from pivq_jax.training.steps import Steps
 
 
 def photograph(seed: int, size: int) -> Image.Image:
-    """Smooth shapes on all scales with a little noise."""
+    """Smooth shapes on two scales with a little noise."""
     rng = np.random.default_rng(seed)
-    pixels = np.zeros((size, size, 3), np.float32)
-    side, weight = 4, 1.0
-    while side <= size:
+    pixels = rng.normal(0, 3, (size, size, 3))
+    for side, weight in ((4, 0.6), (size // 4, 0.2)):
         layer = Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
         pixels += weight * np.asarray(layer.resize((size, size), Image.Resampling.BICUBIC))
-        side, weight = 2 * side, weight / 2.5
-    pixels += rng.normal(0, 3, pixels.shape)
-    return Image.fromarray(np.clip(pixels * 0.6, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def make_records(folder: Path, size: int, count: int, workers: int) -> Any:
@@ -82,9 +77,8 @@ def step_images_a_second(config: Config) -> float:
     mesh = make_mesh(config.mesh.fsdp)
     functions = Steps(config, mesh)
     state, lpips = functions.create(), load_networks(config, mesh)
-    size, batch_size = config.data.image_size, config.train.batch_size
-    pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])
-    images = put_batch(pixels, mesh)
+    pictures = [photograph(i, config.data.image_size) for i in range(config.train.batch_size)]
+    images = put_batch(np.stack([np.asarray(picture) for picture in pictures]), mesh)
     phase = phase_at(config, config.train.steps - 1)
 
     def step() -> None:
@@ -92,7 +86,7 @@ def step_images_a_second(config: Config) -> float:
         state, metrics = functions.train(state, images, lpips, phase)
         jax.block_until_ready(metrics)
 
-    return batch_size / milliseconds_in_turns({"step": step}, 20)["step"] * 1e3
+    return len(pictures) / milliseconds_in_turns({"step": step}, 20)["step"] * 1e3
 
 
 def main() -> None:
@@ -116,14 +110,11 @@ def main() -> None:
             for cached, count in [(True, 0), *((False, count) for count in workers)]:
                 limit = 2**31 if cached else 0
                 source = RecordSource(builder, "train", size, memory_limit=limit)
+                size_of_batch = config.train.batch_size
                 batches = train_batches(
-                    source,
-                    batch_size=config.train.batch_size,
-                    seed=0,
-                    flip=True,
-                    workers=count,
+                    source, batch_size=size_of_batch, seed=0, flip=True, workers=count
                 )
-                warm_up = 2 * len(source) // config.train.batch_size if cached else 8
+                warm_up = 2 * len(source) // size_of_batch if cached else 8
                 with contextlib.closing(batches):
                     speed = images_a_second(batches, warm_up, options.seconds)
                 label = "cached" if cached else "decoded"

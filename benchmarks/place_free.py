@@ -21,10 +21,12 @@ Writes place_free.json and place_free.png to --output, by default in the run:
              beside that from a random other patch and from the image as a whole.
   order      Whether codes in random order decode to the same bits, and the largest difference, of
              pixels in [-1, 1], if the networks get them without being sorted before.
-  matching   How often the code of a latent is not its nearest entry: share of codes, and of images
-             with at least one such code (`benchmarks.conflicts`); 0 if matching decides nothing.
+  matching   The share of latents whose nearest entry is that of another latent of the image, too;
+             the share of codes that are not the nearest entry, and of images with such a code.
 """
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
-from benchmarks.conflicts import conflicts
 from pivq_jax.common.files import write_json
+from pivq_jax.common.parallel import map_over_batch
 from pivq_jax.common.pictures import Pixels, sample_grid, save_png
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
@@ -42,9 +44,11 @@ from pivq_jax.data.sources import Source, first_images
 from pivq_jax.inference import TrainedModel, encode_batches, encode_split
 from pivq_jax.inference.opening import data_of
 from pivq_jax.inference.splits import in_batches
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.model.quantizer import assign, squared_distances
 from pivq_jax.sampling import exchange_code, pair_codes, random_parents
-from pivq_jax.training.build import model_from_config
 
+AT_ONCE = 50  # images whose latents are compared with all entries
 GRID = 8  # patches of a side
 CODES = 16  # of each image
 SHOWN = 9
@@ -84,11 +88,10 @@ def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> tuple[dict
     first, partners, _ = map(np.asarray, pair_codes(model.space, model.codebook, a, b))
     order = jax.random.uniform(key_codes, first.shape)
     differing = np.argsort(np.where(first != partners, order, 2.0), 1)[:, :CODES]
-    images, places = [], []
-    for i, row in enumerate(differing):
-        row = row[first[i, row] != partners[i, row]]
-        images += [i] * len(row)
-        places += row.tolist()
+    images = np.arange(len(codes)).repeat(differing.shape[1])
+    places = differing.ravel()
+    exchanged = first[images, places] != partners[images, places]
+    images, places = images[exchanged], places[exchanged]
     edited = first[images]
     edited[range(len(images)), places] = partners[images, places]
     before, after = decoded(model, first), decoded(model, edited)
@@ -103,7 +106,7 @@ def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> tuple[dict
         "mean_change": float(np.abs(after - before[images]).mean() * 127.5),  # grey levels
     }
     shown = np.unique(images, return_index=True)[1][:SHOWN]
-    pair = before[np.asarray(images)[shown]], after[shown]
+    pair = before[images[shown]], after[shown]
     difference = pair[1] - pair[0]
     largest = np.abs(difference).max((1, 2, 3), keepdims=True)
     scaled = difference / np.maximum(largest, 1e-6)
@@ -174,7 +177,7 @@ def _accuracy(
 def order(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> dict[str, Any]:
     """Decodes images, int32 [M, N], from codes in their order and in random orders."""
     shuffled = np.asarray(jax.random.permutation(key, codes, axis=1, independent=True))
-    networks = model_from_config(model.config, model.mesh)
+    networks = pivq_from_config(model.config, partial(map_over_batch, mesh=model.mesh))
 
     @jax.jit
     def unsorted(codes: jax.Array) -> jax.Array:
@@ -187,16 +190,28 @@ def order(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> dict[str, A
     return {"bit_equal": equal, "largest_difference_unsorted": max(apart)}
 
 
+@partial(jax.jit, static_argnames="kind")
+def conflicts(latents: jax.Array, codebook: jax.Array, kind: str) -> tuple[jax.Array, jax.Array]:
+    """Counts latents float32 [B, N, D] that want the same entry as another one of their image.
+
+    Returns int32 [B]: the number of those, and that of latents whose code is not their nearest one.
+    """
+    nearest = jnp.argmin(squared_distances(latents, codebook), -1)
+    same = (nearest[:, :, None] == nearest[:, None]).sum(-1)
+    return (same > 1).sum(-1), (assign(latents, codebook, kind)[0] != nearest).sum(-1)
+
+
 def matching(model: TrainedModel, source: Source) -> dict[str, float]:
-    """How often codes are not the nearest entries of their latents."""
-    moved: list[np.ndarray] = []
-    for batch, _, latents in encode_batches(model, source):
-        found = conflicts(latents, model.codebook, model.space.kind)["moved"]
-        moved.append(np.asarray(found)[batch["mask"]])
-    codes = np.concatenate(moved)
+    """How often latents share their nearest entry, and codes are not the nearest ones."""
+    parts = []
+    for batch, _, latents in encode_batches(model, source, AT_ONCE):
+        found = conflicts(latents, model.codebook, model.space.kind)
+        parts.append(np.stack(found)[:, batch["mask"]])
+    shared, moved = np.concatenate(parts, 1)
     return {
-        "codes_not_nearest": float(codes.mean() / model.space.num_codes),
-        "images_with_such_codes": float((codes > 0).mean()),
+        "latents_that_share_their_nearest": float(shared.mean() / model.space.num_codes),
+        "codes_not_nearest": float(moved.mean() / model.space.num_codes),
+        "images_with_such_codes": float((moved > 0).mean()),
     }
 
 
@@ -232,15 +247,7 @@ def main() -> None:
     folder = output_of(options, "place_free")
     write_json(folder / "place_free.json", figures)
     save_png(folder / "place_free.png", picture)
-    for part, values in figures.items():
-        shown = values.items() if isinstance(values, dict) else [("", values)]
-        for name, value in shown:
-            print(
-                f"{part} {name}: {value:.4g}"
-                if isinstance(value, float)
-                else f"{part} {name}: {value}"
-            )
-    print(f"wrote {folder}/place_free.json and place_free.png")
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

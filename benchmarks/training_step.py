@@ -2,15 +2,11 @@
 
     python -m benchmarks.training_step --workdir=runs/toon_faces [--methods=auto,auction,greedy]
 
-Opens the newest checkpoint of a trained run, so that the costs are those of real latents and a real
-codebook. For each solver, times the whole jitted step (median, solvers interleaved). On a CPU it
-then profiles three steps and sums the operations that belong to matching: the distances, the solver
-and its certificate. Where nearest entries are distinct, no solver runs. At the end, the step with
-the first solver is divided into its parts: attention, MLP, norms, Muon and so on. The profile does
-not know the loop over the parts of a batch that `train.accumulation` makes. The fraction is
-relative to the time of a step. On a CPU everything runs on one core. On accelerators, where this
-sum has not been checked, compare the other solvers with `greedy`. Steps of a training on a CPU are
-faster than these, owing to the malloc that it starts with (docs/training.md).
+Opens the newest checkpoint of a trained run and times the whole jitted step by solver (median,
+solvers in turns). On a CPU, where everything runs on one core, it then profiles three steps and
+sums the operations of matching (the distances, the solver and its certificate; where nearest
+entries are distinct, no solver runs), and of the other parts for the first solver. On accelerators,
+compare the other solvers with `greedy`.
 """
 
 import collections
@@ -26,12 +22,12 @@ from typing import Any
 
 import jax
 
-from benchmarks import default_device
-from benchmarks.common import milliseconds_in_turns, parser_for, training_images
+from benchmarks.common import default_device, milliseconds_in_turns, parser_for
 from launch.hlo import Program
-from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
+from pivq_jax.data.pipeline import train_batches
 from pivq_jax.training.build import dataset_from_config, load_networks
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.objective import phase_at
@@ -85,7 +81,9 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     config, mesh = Config.from_dict(read_config(options.workdir)), make_mesh()
-    images = next(training_images(config, dataset_from_config(config).train, mesh, config.seed))
+    source, size = dataset_from_config(config).train, config.train.batch_size
+    batch = next(train_batches(source, batch_size=size, seed=config.seed, flip=config.data.flip))
+    images = put_batch(batch["image"], mesh)
     lpips = load_networks(config, mesh)
     phase = phase_at(config, config.train.steps - 1)
 

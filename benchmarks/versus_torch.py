@@ -3,20 +3,14 @@
     python -m benchmarks.versus_torch [--config=configs/toon_faces.py] [--turns=12] [--no-compile]
         [--batch-size=N] [--optimizer=muon|adamw]
 
-Both have the same weights, shapes and batches and give the same numbers
+Both have the same weights, shapes, batches and optimizer and give the same numbers
 (tests/interop/reference_test.py). PyTorch's side is the plain reference, which also computes what
-ours leaves out: patches in the encoder's last block and the decoder's grid once per image. PyTorch
-runs in eager mode and with `torch.compile`, with its default threads; its matching is SciPy's. Each
-side has its own process, since the thread pools of both in one process slow each other down.
-Everything is compiled and warmed up before the first measurement. The sides alternate; the table
-contains medians and, for each call of PyTorch, the median over turns of the ratio of our time to
-its time.
-
-Both use the optimizer of the config. Both versions of Muon run in float32 on CPU, with the matrices
-of one shape in one batch. The perceptual network and the discriminator are
-left out on both sides. On a GPU both sides run there, multiply float32 in TensorFloat-32
-as JAX does by default, and hold their memory at the same time: --config=configs/ffhq.py needs a
-smaller batch than its 256, such as --batch-size=32.
+ours leaves out: patches in the encoder's last block and the decoder's grid once per image. It runs
+in eager mode and with `torch.compile`; its matching is SciPy's. The perceptual network and the
+discriminator are left out. Each side has its own process; the sides take turns, and the table has
+medians and the median over turns of the ratio of our time to PyTorch's. On a GPU both sides run
+there, multiply float32 in TensorFloat-32, and hold their memory at the same time: large configs
+need a --batch-size.
 """
 
 import multiprocessing
@@ -193,25 +187,17 @@ def print_table(sides: dict[str, Connection], turns: int) -> None:
 def main() -> None:
     """Prints the table."""
     parser = parser_for(__doc__)
-    parser.add_argument(
-        "--config", default="configs/toon_faces.py", help="name or file, [:variants]"
-    )
+    parser.add_argument("--config", default="configs/toon_faces.py", help="may have variants")
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--batch-size", type=int, help="default: that of the config")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="default: that of the config")
     options = parser.parse_args()
-    config = load_config(options.config)
-    config = config.with_fields(
-        {
-            "train.batch_size": options.batch_size or config.train.batch_size,
-            "optimizer.name": options.optimizer or config.optimizer.name,
-            # What is left out on both sides.
-            "loss.perceptual": 0.0,
-            "adversarial.weight": 0.0,
-            "adversarial.recombined_weight": 0.0,
-        }
-    )
+    left_out = ("loss.perceptual", "adversarial.weight", "adversarial.recombined_weight")
+    changes: dict[str, Any] = dict.fromkeys(left_out, 0.0)
+    changes |= {"train.batch_size": options.batch_size} if options.batch_size else {}
+    changes |= {"optimizer.name": options.optimizer} if options.optimizer else {}
+    config = load_config(options.config).with_fields(changes)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves GPU memory to PyTorch
     spawn = multiprocessing.get_context("spawn")
 
@@ -233,9 +219,8 @@ def main() -> None:
         sides[name] = start(name, weights)
     for connection in sides.values():
         connection.recv()
-    batch = f"batches of {config.train.batch_size}"
-    which = f"{options.config}, {config.optimizer.name}"
-    print(f"{which}, {batch}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
+    which = f"{options.config}, {config.optimizer.name}, batches of {config.train.batch_size}"
+    print(f"{which}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
     print_table(sides, options.turns)
     for connection in sides.values():
         connection.send(None)

@@ -1,4 +1,4 @@
-"""A convolutional VQ-VAE in PyTorch, the peer of `benchmarks.faces_peers` and `.baselines`.
+"""A convolutional VQ-VAE in PyTorch, the peer of `benchmarks.baselines`.
 
 The usual model (van den Oord et al. 2017, arXiv 1711.00937): strided convolutions down to a grid of
 latents (8x8 of 64 pixels), each replaced by the nearest of 512 entries, and transposed convolutions
@@ -6,20 +6,15 @@ back, with normalized residual blocks as in VQ-GAN. `Form` has other grids, and 
 et al. 2022, arXiv 2203.01941). The quantizer is `VectorQuantize` or `ResidualVQ` of
 vector-quantize-pytorch as its authors set it (rotation trick), with entries that are moving
 averages, started by k-means on the first batch; unused ones are replaced by latents. The model sees
-the same batches as PI-VQ. Its loss is that of reconstruction, at the weights of PI-VQ's config,
-plus the commitment. AdamW's rate falls to 0 over the time it is given. The networks have the width
-with which they have, with their codebook, most nearly as many parameters as PI-VQ.
-
-`metrics.json` has the names of an evaluation (docs/metrics.md), computed by the same functions.
+the same batches as PI-VQ, has most nearly as many parameters, and the same loss of reconstruction,
+plus the commitment. AdamW's rate falls to 0 over the time it is given.
 """
 
 import contextlib
-import json
 import math
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -31,19 +26,12 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
-from benchmarks.common import lpips_of, pixels_of
-from pivq_jax.common.files import write_json
-from pivq_jax.common.psnr import psnr
 from pivq_jax.config import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source
-from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.losses.perceptual import load_lpips
-from pivq_jax.sampling import CodeSpace, capacity
-from pivq_jax.training.build import dataset_from_config
+from pivq_jax.losses.lpips_weights import load_lpips
 
 ENTRIES = 512  # K
 CODE_DIM = 64
@@ -292,30 +280,3 @@ def trained(
     steps, spent = train(model.train(), config, dataset.train, seconds)
     figures = {"step": steps, "parameters": model.num_parameters(), "train_seconds": spent}
     return model.eval(), figures
-
-
-def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
-    """Trains and evaluates a model on one thread, unless that is already done.
-
-    The config is that of PI-VQ: its data, batches, losses, number of parameters and evaluation.
-    Returns `metrics.json` of the workdir.
-    """
-    path = workdir / "metrics.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    dataset, batch_size = dataset_from_config(config), config.evaluate.batch_size
-    model, figures = trained(config, dataset, GRID, seconds)
-    test = pixels_of(dataset.test)
-    codes = encode(model, test, batch_size)
-    rebuilt = decode(model, codes, batch_size)
-    extractor = feature_extractor("vgg", batch_size=batch_size)
-    metrics: dict[str, Any] = {
-        **figures,
-        "psnr": float(psnr(rebuilt, test, 255.0).mean()),
-        "lpips": lpips_of(rebuilt, test, batch_size),
-        **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes[..., 0]),
-        "rfid": frechet_distance(extractor.extract(test), extractor.extract(rebuilt)),
-        "real_images": len(test),
-    }
-    write_json(path, metrics)
-    return metrics

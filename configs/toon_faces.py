@@ -4,7 +4,7 @@
 
 Cost and results are in the README's table, measured with this command. All faces are drawn at the
 same place, so each patch of the output has a linear layer of its own, which gives eleven decibels
-more than one output layer for all places (docs/log/2026-11-27-output.md). The faces vary in ten
+more than one output layer for all places (docs/trials.md). The faces vary in ten
 factors, about 24 bits in total. Sixteen codes are enough for them, and recombined sets of few codes
 give consistent faces; with 32, an attribute is spread over several codes, which may then come from
 different parents. K = 32 N, as each latent of a learned query tends to use its own K / N entries.

@@ -181,7 +181,7 @@ def flops_and_traffic(compiled: Any) -> np.ndarray:
     """Returns the flops of a compiled step by the compiler's count, and its bytes by ours.
 
     The compiler counts whole arrays where slices of them are fetched ahead, and what never leaves
-    the memory of the cores: several times the traffic (docs/log/2026-11-29-scale.md).
+    the memory of the cores: several times the traffic (docs/trials.md).
     """
     traffic = Program(compiled.as_text(), devices=1).traffic()
     return np.array([compiled.cost_analysis()["flops"], traffic])

@@ -49,7 +49,7 @@ from pivq_jax.common import files, hub
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.common.weights import Params
+from pivq_jax.common.params import Params
 from pivq_jax.config.description import without_paths
 from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load

@@ -155,7 +155,7 @@ class Command(NamedTuple):
 
 
 class Commands:
-    """Runs `python -m pivq_jax.main` with arguments, or a script; see `command_server.py`."""
+    """Runs `python -m pivq_jax.main` or a tool with arguments, or a script: `command_server.py`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -184,13 +184,19 @@ class Commands:
         return json.loads(self._server.stdout.readline())
 
     def start(
-        self, *arguments: str, directory: Path = ROOT, code: str | None = None, devices: int = 1
+        self,
+        *arguments: str,
+        directory: Path = ROOT,
+        module: str = "main",
+        code: str | None = None,
+        devices: int = 1,
     ) -> Command:
-        """Start `main` with arguments (or `code`) and the given number of fake devices."""
+        """Start a module with arguments (or `code`) and the given number of fake devices."""
         self._count += 1
         streams = [self.directory / f"{self._count}.{name}" for name in ("stdout", "stderr")]
         request = {
             "arguments": arguments,
+            "module": f"pivq_jax.{module}",
             "directory": str(directory),
             "environment": {
                 "XLA_FLAGS": f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
@@ -352,6 +358,19 @@ def tiny_model(tiny_run: Run) -> Any:
 
 
 @pytest.fixture(scope="session")
+def published(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> Path:
+    """The tiny run, published by the command."""
+    directory = tmp_path_factory.mktemp("published") / "tiny"
+    arguments = [f"--from={tiny_run.workdir}", f"--to={directory}"]
+    done = commands.run(
+        code=f"import sys; from pivq_jax import convert\nsys.exit(convert.main({arguments}))"
+    )
+    assert done.code == 0, done.stderr
+    assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
+    return directory
+
+
+@pytest.fixture(scope="session")
 def trained_model(trained: Run) -> Any:
     """`pivq_jax.load` of the trained run."""
     import pivq_jax
@@ -380,6 +399,30 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(epath.backend.fsspec_backend, "fs", lambda path: memory)
     yield epath.Path("gs://bucket/run")
     memory.store.clear()
+
+
+@pytest.fixture
+def second_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a check as process 0 of two, then another one as process 1, which hears the first."""
+    import jax
+
+    from pivq_jax.common import parallel
+
+    sent: list[str] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_from_process", lambda index, text: text)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda x: np.array([x]))
+
+    def run(first: Callable[[], Any], second: Callable[[], Any]) -> None:
+        sent.clear()
+        monkeypatch.setattr(jax, "process_index", lambda: 0)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
+        first()
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent[0])
+        second()
+
+    return run
 
 
 def start_pair(start: Callable[[int, str], Command]) -> list[Command]:

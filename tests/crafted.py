@@ -198,7 +198,7 @@ def _(folder: Path) -> Callable[[], object]:
 
 @case("LPIPS weights", "does not hold these weights", "weights of LPIPS")
 def _(folder: Path) -> Callable[[], object]:
-    from pivq_jax.losses.perceptual import load_lpips
+    from pivq_jax.losses.lpips_weights import load_lpips
 
     path = tensors(folder, {"heads": array("F32", [5 * 2**30], 0, HUGE)}, HUGE)
     return lambda: load_lpips("alex", path)

@@ -15,6 +15,7 @@ from PIL import Image
 import pivq_jax
 from pivq_jax import modes
 from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.main import MODES
 
 CODES, ENTRIES = 32, 512  # of image_folder.py
 
@@ -204,15 +205,12 @@ WRONG = {
         [FOLDER, "--config.name=\x1b[2Jx"],
         ["name = '\\x1b[2Jx'", "would not print"],
     ),
-    "explore no run": (["--mode=explore", "--port=0", "--workdir=/no/run"], ["no config.json"]),
-    "no port": ([FOLDER, "--mode=explore", "--port=65536"], ["65536", "65535"]),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
-    "decompress what": (["--mode=decompress", "--output=x"], ["--input=FILE and --output=FOLDER"]),
     "complete what is given": (
         [FOLDER, "--mode=complete", "--input=."],
-        ["--input is for --mode=edit or reconstruct or compress or decompress, not complete"],
+        ["--input is for --mode=edit or reconstruct, not complete"],
     ),
-    "a port for training": ([FOLDER, "--port=8765"], ["--port is for --mode=explore, not train"]),
+    "a prior for training": ([FOLDER, "--prior"], ["--prior is for --mode=sample, not train"]),
     "start from nothing": (
         [FOLDER, "--config.data.name=random", "--init_from=no_such"],
         ["no_such is no directory here", "toon_faces"],
@@ -234,7 +232,6 @@ UNUSABLE = {
     "input": [FOLDER, "--mode=reconstruct", "--input={path}"],
     "output": ["--pretrained=toon_faces", "--mode=sample", "--output={path}"],
     "edited": ["--pretrained=toon_faces", "--mode=reconstruct", "--input=docs", "--output={path}"],
-    "compressed": ["--pretrained=toon_faces", "--mode=compress", "--input={path}", "--output=x"],
     "weights": [FOLDER, "--config.data.name=random", "--init_from={path}"],
     "published": ["--mode=sample", "--pretrained={path}"],
 }
@@ -302,6 +299,7 @@ def test_remote_storage_that_cannot_be_reached_is_refused(commands, place, words
 REFUSED = """
 import sys
 from pivq_jax import main
+from pivq_jax.commands import program
 
 class RefreshError(Exception):
     __module__ = "google.auth.exceptions"
@@ -309,7 +307,7 @@ class RefreshError(Exception):
 def refuse(path):
     raise RefreshError("Reauthentication is needed")
 
-main.as_path = refuse
+program.as_path = refuse
 sys.argv = ["pivq_jax", "--workdir=gs://bucket/run", "--config.sample.count=500"]
 main.run()
 """
@@ -387,8 +385,8 @@ def test_fields_change_the_config_of_the_run_not_of_an_experiment(commands, tiny
 
 def test_the_value_of_a_flag_is_not_taken_for_a_field(commands, tmp_path):
     (tmp_path / "config.json").write_text("{")
-    arguments = ["--mode=decompress", "--workdir=.", "--input", "config.pivq", "--output=out"]
-    # As with `--input=config.pivq`: with fields it would be "choose another --config".
+    arguments = ["--mode=reconstruct", "--workdir=.", "--input", "config.x", "--output=out"]
+    # As with `--input=config.x`: with fields it would be "choose another --config".
     assert_refused(commands.run(*arguments, directory=tmp_path), "choose another --workdir")
 
 
@@ -398,9 +396,9 @@ def test_help_says_what_the_modes_do(commands, others):
     assert done.code == 0 and not done.stderr
     table = done.stdout.partition("Modes:")[2].partition("\n\n")[0]
     listed = re.findall(r"^  (\w+)", table, re.MULTILINE)
-    assert {"train", "evaluate", "sample", "reconstruct", "compress", "explore"} <= {*listed}
-    assert all(callable(getattr(modes, name)) for name in listed)
-    for word in ("--workdir", "--code"):
+    assert {"train", "evaluate", "sample", "reconstruct", "complete"} <= {*listed}
+    assert listed == [*MODES] and all(callable(getattr(modes, name)) for name in listed)
+    for word in ("--workdir", "--input"):
         assert word in done.stdout
 
 

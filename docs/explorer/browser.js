@@ -83,6 +83,14 @@ export class BrowserBackend {
     return model;
   }
 
+  async model() {
+    return this.#model;
+  }
+
+  async progress() {
+    return { text: "", fraction: 1 };
+  }
+
   async examples(start, count) {
     const album = await this.#tests();
     const { mostExamples, examples } = this.#model;
@@ -132,6 +140,10 @@ export class BrowserBackend {
     const direction = Array.from({ length: this.#codebook.dim }, normal);
     const codes = recombine(pairs, this.#codebook, direction, 0.5, this.#lift);
     return { a, b, pairs, codes };
+  }
+
+  async draw() {
+    throw new BackendError("There is no prior on this page: use the explorer of the package.");
   }
 
   async nearest(codes, signal) {

@@ -2,7 +2,8 @@
 
 Products of matrices are those of integers, held as float64, whose sums stay below 2**53 and are
 exact in any order. Everything else is +, -, *, /, square root, rounding and comparison of pairs of
-float64, which IEEE 754 defines, and sums have a fixed order. docs/codec.md describes every step.
+float64, which IEEE 754 defines, and sums have a fixed order. docs/codec_format.md describes every
+step.
 """
 
 import math

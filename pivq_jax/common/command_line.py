@@ -46,12 +46,17 @@ class CommandParser(argparse.ArgumentParser):
         sys.exit(refuse(f"{message} (--help explains)"))
 
 
-def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]) -> list[str]:
-    """Parses flags, among them the dotted `fields` of a config, and returns the other arguments."""
+def parse_flags(
+    fields: Sequence[str], program: ModuleType, arguments: list[str], about: str = ""
+) -> list[str]:
+    """Parses flags, among them the dotted `fields` of a config, and returns the other arguments.
+
+    The help is the docstring of the program, what else there is to say `about` it, and its flags.
+    """
     from absl import flags
 
     if any(argument.lstrip("-") in HELP and argument[:1] == "-" for argument in arguments):
-        print_and_exit(f"{program.__doc__}\n{flags.FLAGS.module_help(program) or ''}")
+        print_and_exit(f"{program.__doc__}{about}\n{flags.FLAGS.module_help(program) or ''}")
     try:
         return flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, Mesh
 # On CPU, XLA delegates convolutions to YNNPACK, which runs them on one thread (jaxlib 0.10). This
 # value lists the other operations that are delegated by default, so convolutions stay with XLA,
 # which uses all threads. This halves the time of Inception, and decoding and training steps with
-# LPIPS take a tenth less (docs/log/2026-11-27-speed.md).
+# LPIPS take a tenth less (docs/trials.md).
 _CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"

@@ -27,7 +27,7 @@ from pivq_jax.inference import (
     images_of,
 )
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import load_lpips
+from pivq_jax.losses.lpips_weights import load_lpips
 from pivq_jax.sampling import recombine_at_random
 
 KEPT = 64  # samples whose images are kept, to be shown: all of them may take gigabytes

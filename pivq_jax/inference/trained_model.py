@@ -87,8 +87,8 @@ class TrainedModel:
     def fingerprint(self) -> bytes:
         """A fingerprint of the weights, 8 bytes, by which files of codes know their model.
 
-        It is that of the published `model.safetensors` (docs/codec.md); step and config do not
-        matter.
+        It is that of the published `model.safetensors` (docs/codec_format.md); step and config do
+        not matter.
         """
         return digest(to_torch(self.params))[:8]
 

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, json_bytes, replace_together
 from pivq_jax.common.hub import CARD, CONFIG, PARENTS, PRIOR, WEIGHTS, check_published
+from pivq_jax.common.params import Params
 from pivq_jax.common.weights import (
-    Params,
     find_faults,
     pack_arrays,
     read_header,
@@ -30,7 +31,6 @@ from pivq_jax.interop.card import model_card
 from pivq_jax.interop.safetensors_file import pack_model, read_model
 from pivq_jax.sampling.edit import Labels, check_labels
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
-from pivq_jax.sampling.space import CodeSpace
 
 _REMEDY = "give a directory that save_pretrained wrote"
 

@@ -18,12 +18,13 @@ from pivq_jax.common import parallel
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import outlive_bucket, write_json
-from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.lock import DirectoryLock, alone_in
+from pivq_jax.common.memory import malloc_hint
 from pivq_jax.common.parallel import say
+from pivq_jax.common.params import Params
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
-from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
@@ -84,10 +85,11 @@ def train(
     check_log(workdir, tracker)
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
-    with parallel.alone_in(workdir) as lock:
+    with alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
+        remedy = "give --init_from with the same file to all"
+        parallel.check_same_arrays("weights to begin with", arrays or {}, remedy)
         dataset = dataset_from_config(config)
-        parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
         networks = load_networks(config, mesh)
         steps = Steps(config, mesh)
@@ -274,6 +276,8 @@ def _say_opening(run: Run, state: TrainState, first_step: int) -> None:
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {run.config.train.steps}, log in {run.workdir}"
     )
+    if hint := malloc_hint(jax.default_backend()):
+        say(hint)
     profile = run.config.profile
     if profile.steps and first_step > profile.first_step:
         say(

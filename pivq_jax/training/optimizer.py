@@ -18,7 +18,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from pivq_jax.common.weights import Params
+from pivq_jax.common.params import Params
 from pivq_jax.config.sections import OptimizerConfig, step_at
 
 # Root mean square of the entries of an update before the learning rate, as for AdamW in practice

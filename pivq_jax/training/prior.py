@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object, write_json
-from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
+from pivq_jax.common.lock import alone_in
+from pivq_jax.common.parallel import make_mesh, replicated, say
+from pivq_jax.common.params import Params
 from pivq_jax.common.stopping import Interrupted, stop_requests
-from pivq_jax.common.weights import Params
 from pivq_jax.config.check import prior_settings
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
 from pivq_jax.sampling.prior import (
@@ -28,7 +30,6 @@ from pivq_jax.sampling.prior import (
     parameter_shapes,
     prior_loss,
 )
-from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.optimizer import make_optimizer
 

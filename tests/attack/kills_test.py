@@ -138,17 +138,17 @@ def test_what_is_written_is_whole_or_not_there(
     target = tmp_path / "out"
     target.mkdir()
     workdir = f"--workdir={tiny_run.workdir}"
-    compress = ["--mode=compress", workdir, f"--input={small_folder}"]
+    compress = ["compress", workdir, f"--input={small_folder}"]
     if what == "decompress":
-        run(commands, *compress, f"--output={file}")
+        run(commands, *compress, f"--output={file}", module="codec")
 
     def made(name: str) -> dict[str, Any]:
         output = target / name
         if what == "compress":
-            return {"arguments": [*compress, f"--output={output}"]}
+            return {"arguments": [*compress, f"--output={output}"], "module": "codec"}
         if what == "decompress":
-            given = ["--mode=decompress", workdir, f"--input={file}", f"--output={output}"]
-            return {"arguments": given}
+            given = ["decompress", workdir, f"--input={file}", f"--output={output}"]
+            return {"arguments": given, "module": "codec"}
         given = [f"--from={tiny_run.workdir}", f"--to={output}.safetensors"]
         return {"arguments": [], "code": CONVERT.format(arguments=given)}
 

@@ -86,8 +86,9 @@ def folder(request, private, tmp_path_factory) -> Path:
     return place
 
 
-def guarded(commands: Any, folder: Path, tmp_path: Path, *arguments: str) -> str:
-    module = "pivq_jax.convert" if arguments[0].startswith("--from") else "pivq_jax.main"
+def guarded(
+    commands: Any, folder: Path, tmp_path: Path, *arguments: str, module: str = "pivq_jax.main"
+) -> str:
     allowed = (*SYSTEM, *map(str, (folder, tmp_path, commands.directory)))
     return GUARD.format(allowed=allowed, arguments=["", *arguments], module=module)
 
@@ -102,7 +103,7 @@ COMMANDS = {
     "complete": [*FIELD, "--mode=complete"],
     "complete, no field": [OPENED, "--mode=complete"],
     "reconstruct": [*FIELD, "--mode=reconstruct", "--input={own}", "--output={new}"],
-    "compress": [*FIELD, "--mode=compress", "--input={own}", "--output={new}.pivq"],
+    "compress": ["compress", *FIELD, "--input={own}", "--output={new}.pivq"],
     "train": ["--config={folder}", "--workdir={new}"],
     "train from it": ["--config={folder}", "--init_from={folder}", "--workdir={new}"],
     "convert": ["--from={folder}", "--to={new}/model.onnx"],
@@ -117,7 +118,8 @@ def test_nothing_of_the_user_is_opened(commands, folder, small_folder, tmp_path,
         (own / f"{i}.png").write_bytes((small_folder / f"{i}.png").read_bytes())
     places = {"folder": folder, "own": own, "new": tmp_path / "new"}
     arguments = [argument.format(**places) for argument in COMMANDS[name]]
-    code = guarded(commands, folder, tmp_path, *arguments)
+    module = {"convert": "convert", "compress": "codec"}.get(name, "main")
+    code = guarded(commands, folder, tmp_path, *arguments, module=f"pivq_jax.{module}")
     done = commands.run(code=code, directory=tmp_path)
     assert done.code in (0, 2) and "private" not in done.stdout + done.stderr, done
     refused = ("evaluate", "edit", "train", "train from it")
@@ -125,7 +127,7 @@ def test_nothing_of_the_user_is_opened(commands, folder, small_folder, tmp_path,
 
 
 def test_nothing_of_the_user_is_served(commands, folder, tmp_path):
-    code = guarded(commands, folder, tmp_path, *FIELD, "--mode=explore", "--port=0")
+    code = guarded(commands, folder, tmp_path, *FIELD, "--port=0", module="pivq_jax.explore")
     command = commands.start(code=code.replace("{folder}", str(folder)), directory=tmp_path)
     output = commands.directory / f"{commands._count}.stdout"
 

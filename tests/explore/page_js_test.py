@@ -12,7 +12,7 @@ BACKEND = """
 const entry = { group: 0, value: "", text: "", share: 0 };
 const model = { id: "x", title: "", kind: "matching", imageSize: 1, numCodes: 2, codebookSize: 9,
   examples: 4, exampleName: "test image", trainingImages: 1, batch: 4, groups: ["g"],
-  entries: Array(9).fill(entry), factors: [], credit: "" };
+  opening: [0, 1], entries: Array(9).fill(entry), factors: [], credit: "", prior: false };
 let busy = Promise.resolve();
 const later = (find) => (...given) => (busy = busy.then(() => wait(10)).then(() => find(...given)));
 const grey = (level) => {
@@ -25,6 +25,7 @@ const picture = (index) => (
 );
 const backend = {
   open: async () => model,
+  progress: async () => ({ text: "", fraction: 1 }),
   example: later(picture),
   examples: later(() => [grey(0)]),
   pair: later((a, b) => ({ a: [...a], b: [...b], cost: [1, 1] })),
@@ -201,3 +202,75 @@ def test_a_state_that_failed_is_not_decoded_again(tmp_path):
     answer([asked, element("result").getAttribute("aria-busy")]);
     """
     assert use_page(body, tmp_path) == [1, "false"]
+
+
+# Five pairs in slots 0 to 4, the cheapest first. Of ten pixels, as many are white as the codes of B
+# add up to. Pair 3 shows only with pair 4.
+EFFECTS = """
+const adds = [0, 2, 1, 0, 5];
+const pairs = { a: [0, 1, 2, 3, 4], b: [10, 11, 12, 13, 14], cost: [1, 2, 3, 4, 5] };
+const decoded = (codes) => {
+  const image = new ImageData(10, 1);
+  let white = codes.reduce((sum, code, slot) => sum + (code >= 10 ? adds[slot] : 0), 0);
+  if (codes[3] === 13 && codes[4] === 14) white += 1;
+  image.data.fill(255, 0, 4 * white);
+  return image;
+};
+const model = { batch: 2, kind: "matching" };
+const sizes = [];
+const backend = { decode: async (sets) => (sizes.push(sets.length), sets.map(decoded)) };
+const effects = new Effects(backend, model);
+const { signal } = new AbortController();
+"""
+
+
+def test_effects_are_shares_of_pixels_and_the_slider_moves_by_them(tmp_path):
+    body = """
+    const first = await effects.find({ pairs, codes: pairs.a }, signal);
+    const later = await effects.find({ pairs, codes: [0, 1, 2, 3, 14] }, signal);
+    const { order, stops } = await effects.findPath(pairs, signal);
+    adds.fill(0);
+    const same = { a: [0, 1], b: [10, 11], cost: [2, 1] };
+    const unseen = await effects.findPath(same, signal);
+    const taken = await effects.find({ pairs, codes: [0, 1, 13, 3, 4] }, signal);
+    answer([[...first], [...later], order, stops, [...taken.keys()], Math.max(...sizes), unseen]);
+    """
+    first, later, order, stops, taken, most, unseen = run_js(
+        "effects.js", "Effects", DOM + EFFECTS + body, tmp_path
+    )
+    assert dict(first) == {0: 0, 1: 0.2, 2: 0.1, 3: 0, 4: 0.5}
+    assert dict(later) == {0: 0, 1: 0.2, 2: 0.1, 3: 0.1, 4: 0.5}
+    assert order == [4, 1, 2, 0, 3]
+    assert stops == [0, 1, 2, 3, 5]  # nothing is seen of slot 0: it goes with the next one
+    assert taken == [0, 1, 2, 4]  # the code of B in slot 3 is there already
+    assert most == 2
+    assert unseen == {"order": [1, 0], "stops": [0, 1, 2]}
+
+
+def test_columns_are_in_the_order_of_effects_and_those_without_one_are_folded(tmp_path):
+    body = """
+    const slots = (place) => element(place).children.map(({ dataset }) => dataset.slot);
+    const amounts = () => element("slots").querySelectorAll(".amount").map((e) => e.textContent);
+    const entry = { group: 0, value: "", text: "", share: 0 };
+    const columns = new Slots({ groups: ["g"], entries: Array(15).fill(entry) }, {});
+    const cost = [1, 2, 3, 4];
+    const state = { pairs: { a: [0, 1, 2, 3], b: [10, 11, 12, 13], cost }, codes: [0, 1, 2, 3] };
+    const show = (effects) => {
+      columns.show(state);
+      columns.measure(new Map(effects.map((effect, slot) => [slot, effect])));
+      return [slots("slots"), slots("faint"), amounts(), element("title-faint").textContent];
+    };
+    columns.show(state);
+    const before = slots("slots");
+    const found = [before, show([0, 0.2, 0.001, 0.5]), show([0, 0, 0.3, 0.004])];
+    state.pairs = { ...state.pairs };
+    answer([...found, show([0, 0, 0, 0]), element("faint-part").hidden]);
+    """
+    before, first, later, none, hidden = run_js("slots.js", "Slots", DOM + body, tmp_path)
+    assert before == [0, 1, 2, 3]
+    nothing = "codes change nothing visible here"
+    assert first == [[3, 1], [2, 0], ["50%", "20%"], f"2 {nothing}"]
+    # What is shown stays where it is, and what has an effect now comes out.
+    later_title = "1 code changes nothing visible here"
+    assert later == [[3, 1, 2], [0], ["<1%", "no change", "30%"], later_title]
+    assert none[:2] == [[0, 1, 2, 3], []] and hidden is True

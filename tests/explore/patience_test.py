@@ -35,8 +35,9 @@ class Running:
 
     def __init__(self) -> None:
         self.begun, self.end = threading.Event(), threading.Event()
+        model = SimpleNamespace(fingerprint=b"")
         engine: Any = SimpleNamespace(
-            describe=lambda: {"id": ""}, neighbours=self.neighbours, size=16
+            describe=dict, neighbours=self.neighbours, size=16, model=model, left=[], later=None
         )
         listener = server_module.listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]

@@ -29,7 +29,8 @@
  */
 
 /**
- * The model, all that stays the same while the page is open.
+ * The model, all that stays the same while the page is open; but for the images that one can choose
+ * from, which may come later.
  *
  * @typedef {object} Model
  * @property {string} id - short text without spaces that differs for other weights. Links hold it,
@@ -41,9 +42,12 @@
  * @property {number} numCodes - N.
  * @property {number} codebookSize - K.
  * @property {number} examples - number of images of `example`, 0 if there are none.
+ * @property {number[]} opening - two of them to begin with, whose codes show well what codes are;
+ *     none if there are fewer than two.
  * @property {string} exampleName - what they are, in the singular: "test image".
  * @property {number} trainingImages - number of images that `recombine` draws from and `nearest`
  *     searches; 0 if the backend has none: the page then leaves out both.
+ * @property {boolean} prior - whether it has a prior to `draw` from.
  * @property {number} batch - most sets of one `decode`, at least 1.
  * @property {number} mostExamples - most images of one call of `examples`.
  * @property {number} mostBytes - of a file that a person gives.
@@ -84,8 +88,7 @@
  * @typedef {object} Pairs
  * @property {number[]} a - the codes of A in canonical order; index n is slot n.
  * @property {number[]} b - the partner of each in B, equal to it where the code is common.
- * @property {number[]} cost - squared distance of each code and its partner. The interpolation exchanges the pairs of a != b one after another,
- *     the cheapest first (equally cheap ones in the order of slots).
+ * @property {number[]} cost - squared distance of each code and its partner.
  */
 
 /**
@@ -105,6 +108,10 @@
  *     ready: waits for the server, or downloads and compiles. Called once, before all else;
  *     `progress` is called as the work goes on with what is done now ("compiling the decoder") and
  *     the fraction done of all work, 0 to 1.
+ * @property {() => Promise<{text: string, fraction: number}>} progress - how far the work is that goes
+ *     on while the page is used, and what is done now; the fraction is 1 at the end. The `Model` may
+ *     have changed by then.
+ * @property {() => Promise<Model>} model - the model as it is now.
  * @property {(start: number, count: number) => Promise<ImageData[]>} examples - images to choose
  *     from, without their codes: `count`, at most `Model.mostExamples`, from index `start` on;
  *     fewer come where `Model.examples` ends.
@@ -120,6 +127,7 @@
  *     recombines two different training images, drawn as for samples of the model, for a new face:
  *     the parents, their pairs, and the new set in the order of slots: `codes[n]` is `pairs.a[n]`
  *     or `pairs.b[n]`.
+ * @property {() => Promise<Picture>} draw - draws a new face from the prior of the model.
  * @property {(codes: number[], signal?: AbortSignal) => Promise<Nearest>} nearest - finds the
  *     training image that looks most like the decoded set. The signal ends the call.
  * @property {(code: number) => Promise<number[]>} neighbours - all other K - 1 codebook entries by

@@ -1,5 +1,6 @@
 /** The code sets as columns of chips: each code of A above its partner in B. */
 
+import { LEAST } from "./effects.js";
 import { find, make } from "./elements.js";
 import { exchangeOrder } from "./state.js";
 
@@ -38,8 +39,9 @@ export class Slots {
   #model;
   #on;
   #pairs = null;
-  #parts = new Map(); // by slot: {box, pair, chips}
-  #places = [find("slots"), find("common")];
+  #parts = new Map(); // by slot: {box, pair, chips, amount}
+  #places = [find("slots"), find("common"), find("faint")];
+  #ordered = null; // the pairs whose columns are in the order of effects
   #about = find("about-code");
   #told = null; // the slot that it is about
 
@@ -85,16 +87,49 @@ export class Slots {
     this.#pairs = pairs;
     this.#parts.clear();
     const common = [...pairs.a.keys()].filter((slot) => pairs.a[slot] === pairs.b[slot]);
-    const columns = [exchangeOrder(pairs), common];
+    const columns = [exchangeOrder(pairs), common, []];
     for (const [index, place] of this.#places.entries()) {
       place.replaceChildren(...columns[index].map((slot) => this.#column(slot, pairs)));
-      const first = place.querySelector("button");
-      for (const button of place.querySelectorAll("button")) button.tabIndex = button === first ? 0 : -1;
+      oneStop(place);
     }
+    find("faint-part").hidden = true;
     find("common-part").hidden = !common.length;
     this.#about.textContent = "";
     this.#told = null;
     this.#legend(new Set([...pairs.a, ...pairs.b].map((code) => this.#model.entries[code].group)));
+  }
+
+  /**
+   * Shows what each exchange would change now. The first time, columns are put in the order of
+   * effects, and those without one out of the way; later, a column stays where it is, unless it was
+   * there and has an effect now.
+   *
+   * @param {Map<number, number>} effects - see `Effects.find`.
+   */
+  measure(effects) {
+    const [slots, , faint] = this.#places;
+    const focused = document.activeElement;
+    const seen = (slot) => effects.get(slot) >= LEAST;
+    if (this.#ordered !== this.#pairs) {
+      this.#ordered = this.#pairs;
+      const order = exchangeOrder(this.#pairs).sort((one, other) => effects.get(other) - effects.get(one));
+      const place = (slot) => (seen(slot) || !order.some(seen) ? slots : faint);
+      for (const slot of order) place(slot).append(this.#parts.get(slot).box);
+    } else {
+      for (const { box } of this.#parts.values()) {
+        if (box.parentElement === faint && seen(Number(box.dataset.slot))) slots.append(box);
+      }
+    }
+    for (const [slot, { amount }] of this.#parts) {
+      if (amount) amount.textContent = effects.has(slot) ? percent(effects.get(slot)) : "";
+    }
+    const count = faint.children.length;
+    find("faint-part").hidden = !count;
+    find("title-faint").textContent =
+      `${count} ${count === 1 ? "code changes" : "codes change"} nothing visible here`;
+    oneStop(slots);
+    oneStop(faint);
+    if (document.activeElement !== focused) focused.focus(); // moving a column takes it away
   }
 
   #column(slot, pairs) {
@@ -103,18 +138,20 @@ export class Slots {
     const chips = { a: chip(pairs.a[slot], model, differs ? "A: " : "") };
     const pair = make("button.pair", chips.a);
     const box = make("div.slot", pair);
+    let amount = null; // what its exchange would change
     if (differs) {
       chips.b = chip(pairs.b[slot], model, "B: ");
       pair.append(chips.b);
       pair.addEventListener("click", () => this.#on.exchange(slot));
       const replace = make("button.replace", "Replace");
       replace.addEventListener("click", () => this.#on.replace(slot));
-      box.append(replace);
+      amount = make("span.amount.quiet");
+      box.append(amount, replace);
     } else {
       pair.prepend(make("span.unseen", "Replace "));
       pair.addEventListener("click", () => this.#on.replace(slot));
     }
-    this.#parts.set(slot, { box, pair, chips });
+    this.#parts.set(slot, { box, pair, chips, amount });
     box.dataset.slot = slot;
     return box;
   }
@@ -157,7 +194,7 @@ export class Slots {
   #focus(target, place) {
     const button = target.closest("button");
     if (!button) return;
-    for (const other of place.querySelectorAll("button")) other.tabIndex = other === button ? 0 : -1;
+    oneStop(place, button);
     this.#tell(button);
   }
 
@@ -169,6 +206,17 @@ export class Slots {
     const codes = [this.#pairs.a[slot], this.#pairs.b[slot], Number(box.dataset.code)];
     this.#about.textContent = [...new Set(codes)].map((code) => describe(code, this.#model)).join(" ");
   }
+}
+
+/** Makes one of the buttons of a place a stop of the tab key, the others of arrow keys. */
+function oneStop(place, stop = place.querySelector("button")) {
+  for (const button of place.querySelectorAll("button")) button.tabIndex = button === stop ? 0 : -1;
+}
+
+/** A share of the image. */
+function percent(share) {
+  if (share < LEAST) return "no change";
+  return share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
 }
 
 function mark(element, present) {
