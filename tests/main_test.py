@@ -174,8 +174,31 @@ WRONG = {
         ["--workdir=/no/run", "--mode=sample", "--config.sample.count=3"],
         ["--config.sample.count needs --config: a name, a file or the workdir of a run"],
     ),
-    "wrong type": ([FOLDER, "--config.train.steps=many"], ["train.steps", "many"]),
-    "fraction for an integer": ([FOLDER, "--config.train.steps=1.5"], ["train.steps", "1.5"]),
+    "wrong type": (
+        [FOLDER, "--config.train.steps=many"],
+        ["error: --config.train.steps=many must be a whole number"],
+    ),
+    "fraction for an integer": (
+        [FOLDER, "--config.train.steps=1.5"],
+        ["--config.train.steps=1.5 must be a whole number"],
+    ),
+    "word for a number": (
+        [FOLDER, "--config.loss.l1=one"],
+        ["--config.loss.l1=one must be a number"],
+    ),
+    "word for a switch": (
+        [FOLDER, "--config.data.flip=perhaps"],
+        ["--config.data.flip=perhaps must be true or false"],
+    ),
+    "a mode misspelt": (
+        [FOLDER, "--mode=sampel"],
+        ["--mode=sampel is unknown: did you mean sample?"],
+    ),
+    "a variant misspelt": (
+        ["--config=toon_faces:larg"],
+        ["'larg' is unknown: did you mean large?"],
+    ),
+    "a config misspelt": (["--config=toon_face"], ["'toon_face': did you mean toon_faces?"]),
     "unknown variant": (["--config=configs/toon_faces.py:smal"], ["smal", "smoke"]),
     "a workdir without a run": (["--mode=train"], ["holds no run: give --config to begin one"]),
     "unknown mode": ([FOLDER, "--mode=dream"], ["mode", "dream", "reconstruct"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, meant
 from pivq_jax.common.files import as_path, expanded, is_remote
 from pivq_jax.common.hub import is_published
 from pivq_jax.config.fields import Config
@@ -52,7 +52,8 @@ def load_config_dict(name: str) -> ConfigDict:
         return _as_dict(config_of_model(read_config(as_path(name), "--config"), name))
     else:
         raise InputError(
-            f"there is no config {where!r}: give one of {', '.join(known)}, a file such as mine.py,"
+            f"there is no config {where!r}{meant(where, known) or ':'} give one of"
+            f" {', '.join(known)}, a file such as mine.py,"
             " the workdir of a run or the directory of a published model"
         )
     if not file.is_file():
