@@ -410,6 +410,30 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     memory.store.clear()
 
 
+@pytest.fixture
+def second_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a check as process 0 of two, then another one as process 1, which hears the first."""
+    import jax
+
+    from pivq_jax.common import parallel
+
+    sent: list[str] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_from_process", lambda index, text: text)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda x: np.array([x]))
+
+    def run(first: Callable[[], Any], second: Callable[[], Any]) -> None:
+        sent.clear()
+        monkeypatch.setattr(jax, "process_index", lambda: 0)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
+        first()
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent[0])
+        second()
+
+    return run
+
+
 def start_pair(start: Callable[[int, str], Command]) -> list[Command]:
     """Two processes of one run; `start` gets the index and what --distributed says of each."""
     taken = True

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from pivq_jax.common.errors import InputError, brief, printable
 from pivq_jax.common.output import outlive_output, print_and_exit
-from pivq_jax.common.retry import causes, of_client
+from pivq_jax.common.storage import causes, of_client
 
 HELP = ("help", "h", "helpshort", "helpfull")  # flags that print the help
 

@@ -30,8 +30,7 @@ def load_config_dict(name: str) -> ConfigDict:
     Args:
         name: name of an experiment in this package, or a file that ends in `.py`; variants may
             follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run or the
-            directory of a published model, possibly of another version; see `Config.of_model`.
-            That of a published model names no files and has no `data.group`.
+            directory of a published model, whose config names no files and has no `data.group`.
 
     Raises:
         InputError: if there is no such experiment or file, or it does not define a config.

@@ -174,7 +174,6 @@ def _spread(metrics: dict[str, Any]) -> list[Part]:
     if _fid(metrics) != "FID":
         about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
     parts: list[Part] = [about, distribution(metrics)]
-    # Kept results of earlier versions have no quadrants.
     for name, title in {"quadrants": "quadrants", "k3": "k = 3"}.items():
         if name in metrics:
             rows = {row: values[name] for row, values in _compared(metrics).items()}

@@ -185,7 +185,7 @@ class Engine:
 
     def describe(self) -> dict[str, Any]:
         """Returns the `Model` of page/backend.js, JSON values."""
-        model = self.model
+        model, psnr = self.model, self.model.metrics.get("psnr")
         terms = TERMS.get(model.config.data.name)
         labels = self.labelled.labels if self.labelled else None
         factors = labels.factors if labels else {}
@@ -214,6 +214,7 @@ class Engine:
                 }
                 for (name, values), seen in zip(factors.items(), shown, strict=True)
             ],
+            "psnr": psnr if isinstance(psnr, float) else 0.0,
             "credit": terms.credit if terms else "",
         }
 

@@ -66,8 +66,8 @@ def train_prior(
     SIGTERM raise Interrupted, once a checkpoint is written.
     """
     images = {"data": data, "codes": checksum(train, np.int32)}
-    codebook_of = {"codebook": checksum(codebook, np.float32)}
-    wanted = {"model_step": model_step, **codebook_of, **images, **settings}
+    of_codebook = checksum(codebook, np.float32)
+    wanted = {"model_step": model_step, "codebook": of_codebook, **images, **settings}
     network = build_prior(space, settings)
     everywhere = replicated(make_mesh())
     create, step_of, validate = _programs(network, settings, seed)
@@ -80,8 +80,7 @@ def train_prior(
         stop_requests() as asked,
     ):
         newest = checkpoints.latest_step()
-        # One of before has no checksum of the codebook.
-        held = {**codebook_of, **read_object(directory / DESCRIPTION)}
+        held = read_object(directory / DESCRIPTION)
         # The same images, of which elsewhere some codes differ, or the same codes, with labels now.
         if any(held.get(name) == value for name, value in images.items()):
             held |= images

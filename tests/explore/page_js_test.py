@@ -9,10 +9,11 @@ DOM = (Path(__file__).parent / "dom.js").read_text()
 # A model of two codes; the grey level of an image is ten times its first code. Answers come one
 # after another, as those of the server do.
 BACKEND = """
-const entry = { group: 0, value: "", text: "", share: 0 };
+const entry = { group: 0, value: "", right: 0, usual: 0, share: 0 };
 const model = { id: "x", title: "", kind: "matching", imageSize: 1, numCodes: 2, codebookSize: 9,
   examples: 4, exampleName: "test image", trainingImages: 1, batch: 4, groups: ["g"],
-  opening: [0, 1], entries: Array(9).fill(entry), factors: [], credit: "", prior: false };
+  opening: [0, 1], entries: Array(9).fill(entry), factors: [], credit: "", prior: false,
+  psnr: 20 };
 let busy = Promise.resolve();
 const later = (find) => (...given) => (busy = busy.then(() => wait(10)).then(() => find(...given)));
 const grey = (level) => {
@@ -204,8 +205,8 @@ def test_a_state_that_failed_is_not_decoded_again(tmp_path):
     assert use_page(body, tmp_path) == [1, "false"]
 
 
-# Five pairs in slots 0 to 4, the cheapest first. Of ten pixels, as many are white as the codes of B
-# add up to. Pair 3 shows only with pair 4.
+# Five pairs in slots 0 to 4, the cheapest first; of the ten pixels of the image as many are white
+# as the codes of B add up to. Pair 3 shows only with pair 4.
 EFFECTS = """
 const adds = [0, 2, 1, 0, 5];
 const pairs = { a: [0, 1, 2, 3, 4], b: [10, 11, 12, 13, 14], cost: [1, 2, 3, 4, 5] };
@@ -251,7 +252,7 @@ def test_columns_are_in_the_order_of_effects_and_those_without_one_are_folded(tm
     body = """
     const slots = (place) => element(place).children.map(({ dataset }) => dataset.slot);
     const amounts = () => element("slots").querySelectorAll(".amount").map((e) => e.textContent);
-    const entry = { group: 0, value: "", text: "", share: 0 };
+    const entry = { group: 0, value: "", right: 0, usual: 0, share: 0 };
     const columns = new Slots({ groups: ["g"], entries: Array(15).fill(entry) }, {});
     const cost = [1, 2, 3, 4];
     const state = { pairs: { a: [0, 1, 2, 3], b: [10, 11, 12, 13], cost }, codes: [0, 1, 2, 3] };

@@ -248,7 +248,7 @@ def test_the_other_kinds(tiny_config, kind):
     assert set(np.asarray(model.sample(jax.random.key(0), 2)).flat) <= set(encoded.flat)
 
 
-def test_a_checkpoint_of_an_earlier_version_before_its_codebook_is_refused(trained, tmp_path):
+def test_a_checkpoint_without_a_codebook_is_refused(trained, tmp_path):
     text = (Path(trained.workdir) / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace('"init_at": 0.0', '"init_at": 0.667'))
     shutil.copytree(Path(trained.workdir) / "checkpoints", tmp_path / "checkpoints")

@@ -5,7 +5,7 @@ import { Entries, Examples, showLink } from "./dialogs.js";
 import { Effects } from "./effects.js";
 import { find, linked } from "./elements.js";
 import { Factors } from "./factors.js";
-import { download, paint, thumbnail } from "./pictures.js";
+import { download, paint, psnr, thumbnail } from "./pictures.js";
 import { Slots } from "./slots.js";
 import {
   countDiffering,
@@ -17,10 +17,12 @@ import {
   replace,
   toFragment,
 } from "./state.js";
+import { Strip } from "./strip.js";
 
 const SETTLED = 200; // milliseconds without a change, until link, effects and nearest image follow
 const ASK_AGAIN = 1_000; // milliseconds, how far the work in the background is
-const IMAGES = "image/png,image/jpeg";
+const IMAGES = "image/png,image/jpeg,image/webp";
+const FAR_BELOW = 6; // dB: an image whose codes hold so much less of it is unlike the training images
 const CODES = ".pivq";
 
 /** Starts the page with a `Backend`, see backend.js. */
@@ -54,6 +56,7 @@ class Explorer {
   #following = new AbortController(); // of what follows a state that stays
   #effects;
   #paths = new WeakMap(); // of the slider, by pairs
+  #strip = new Strip((state) => this.#change(state));
   #link = ""; // the last that was opened
 
   constructor(backend, model) {
@@ -203,11 +206,15 @@ class Explorer {
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof BackendError)) console.error(error);
-      // All beside an open dialog is out of reach.
-      (document.querySelector("dialog[open]") ?? find("alert-place")).prepend(find("alert"));
-      find("alert-text").textContent = messageOf(error);
-      find("alert").hidden = false;
+      this.#warn(messageOf(error));
     }
+  }
+
+  #warn(text) {
+    // All beside an open dialog is out of reach.
+    (document.querySelector("dialog[open]") ?? find("alert-place")).prepend(find("alert"));
+    find("alert-text").textContent = text;
+    find("alert").hidden = false;
   }
 
   #say(text) {
@@ -219,11 +226,15 @@ class Explorer {
   }
 
   async #openImage(side, file) {
-    await this.#setSide(side, await this.#backend.encode(file, file.name));
+    const picture = await named(file, this.#backend.encode(file, file.name));
+    await this.#setSide(side, picture);
+    const [decoded] = await this.#backend.decode([picture.codes]);
+    if (psnr(picture.image, decoded) > this.#model.psnr - FAR_BELOW) return;
+    this.#warn(`${file.name} is unlike the training images: its codes hold little of it.`);
   }
 
   async #openCodes(file) {
-    const codes = await this.#backend.readCodes(file);
+    const codes = await named(file, this.#backend.readCodes(file));
     const [image] = await this.#backend.decode([codes]);
     await this.#setSide("a", { name: file.name, codes, image });
   }
@@ -397,6 +408,10 @@ class Explorer {
       }
       find("codes").setAttribute("aria-busy", "false");
     });
+    if (signal.aborted) return;
+    await this.#try(async () => {
+      this.#strip.add(toFragment(state, this.#model), state, await this.#imageOf(state));
+    });
     if (!this.#model.trainingImages || signal.aborted) return;
     await this.#try(async () => {
       const found = await this.#backend.nearest(state.codes, signal);
@@ -456,6 +471,16 @@ function shared(one, other) {
     if (place >= 0) left.splice(place, 1);
     return place >= 0;
   }).length;
+}
+
+/** Waits for what becomes of a file, whose name errors then have. */
+async function named(file, result) {
+  try {
+    return await result;
+  } catch (error) {
+    if (error instanceof BackendError) error.message = `${file.name}: ${error.message}`;
+    throw error;
+  }
 }
 
 function messageOf(error) {
