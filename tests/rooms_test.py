@@ -108,3 +108,9 @@ def test_the_loss_needs_no_data_files_or_tools():
     assert len(reached) <= 43
     tools = {f"pivq_jax.{part}" for part in ("data", "sampling", "interop", "evaluation", "codec")}
     assert not reached & {*tools, "pivq_jax.common.files", "pivq_jax.training.build"}
+
+
+def test_a_step_needs_no_evaluation_or_tools():
+    reached = reached_by("pivq_jax.training.steps")
+    assert "pivq_jax.training.objective" in reached
+    assert not reached & {f"pivq_jax.{part}" for part in (*TOOLS, "evaluation", "commands")}
