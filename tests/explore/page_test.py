@@ -246,7 +246,7 @@ def test_a_new_face_is_shown_beside_the_training_image_most_like_it(open_page, e
     assert about.startswith(f"{shared} of 8 codes in common. Pixels differ by ")
     amount = re.search(r"by ([\d.]+) of 255", about)
     assert float(amount[1]) == pytest.approx(np.abs(changes[nearest]).mean(), abs=0.1)
-    assert "64 were searched" in about
+    assert "64 of 64 were searched" in about
 
 
 def test_image_and_codes_are_saved_and_opened_again(open_page, engine, tmp_path):

@@ -397,7 +397,8 @@ class Explorer {
       find("name-copy").textContent = picture.name;
       find("about-copy").textContent =
         `${shared(state.codes, picture.codes)} of ${state.codes.length} codes in common. Pixels differ` +
-        ` by ${difference.toFixed(1)} of 255. ${searched.toLocaleString("en")} were searched.`;
+        ` by ${difference.toFixed(1)} of 255. ${searched.toLocaleString("en")} of` +
+        ` ${this.#model.trainingImages.toLocaleString("en")} were searched.`;
       find("copy").setAttribute("aria-busy", "false");
     });
   }

@@ -30,7 +30,7 @@ export function chip(code, model, prefix = "") {
   }
   colour(element, group, model);
   const tells = named
-    ? make("span.tells", nameOf(value))
+    ? make("span.tells", value === "none" ? `no ${model.groups[group]}` : nameOf(value))
     : make("span.tells.unsure", model.groups[group] ?? "no factor");
   element.append(" ", tells);
   return element;

@@ -18,7 +18,7 @@ export class Strip {
   /** Adds a state with its image, the newest first, unless one with the same key is there. */
   add(key, state, image) {
     if ([...this.#list.children].some(({ dataset }) => dataset.key === key)) return;
-    const button = make("button", thumbnail(image));
+    const button = make("button.made", thumbnail(image));
     button.dataset.key = key;
     this.#count += 1;
     button.setAttribute("aria-label", `Face ${this.#count}, of ${state.a.name} and ${state.b.name}`);
