@@ -28,7 +28,7 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pictures import save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Source, first_images
-from pivq_jax.evaluation.edits import all_values, learn_factors
+from pivq_jax.edits.editing import all_values, learn_factors
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import decode_batched, encode_split
 from pivq_jax.training.build import dataset_from_config

@@ -15,7 +15,7 @@ LEVELS = (
     {"training", "interop"},
     {"inference"},
     {"evaluation", "commands"},
-    {"modes", "convert", "codec"},
+    {"modes", "convert", "codec", "edits", "prior"},
     {"explore"},
     {"main", "__init__"},
 )
@@ -38,7 +38,7 @@ def imports() -> set[tuple[str, str]]:
 
 
 # They import public names of the core, which is all that is not a tool, and never imports one.
-TOOLS = {"codec", "explore"}
+TOOLS = {"codec", "edits", "explore", "prior"}
 
 
 def test_every_part_has_its_level():
@@ -108,3 +108,9 @@ def test_the_loss_needs_no_data_files_or_tools():
     assert len(reached) <= 43
     tools = {f"pivq_jax.{part}" for part in ("data", "sampling", "interop", "evaluation", "codec")}
     assert not reached & {*tools, "pivq_jax.common.files", "pivq_jax.training.build"}
+
+
+def test_a_step_needs_no_evaluation_or_tools():
+    reached = reached_by("pivq_jax.training.steps")
+    assert "pivq_jax.training.objective" in reached
+    assert not reached & {f"pivq_jax.{part}" for part in (*TOOLS, "evaluation", "commands")}

@@ -286,7 +286,7 @@ async function readImage(file) {
     throw new BackendError(`The image has ${wide} x ${high} pixels, more than ${most}: make it smaller.`);
   }
   const bitmap = claimed && (await createImageBitmap(file, EXACT).catch(() => null));
-  if (!bitmap) throw new BackendError("The file is no PNG or JPEG image: choose another one.");
+  if (!bitmap) throw new BackendError("The file is no PNG, JPEG or WebP image: choose another one.");
   const { width, height } = bitmap; // as it is shown, which may be turned
   const side = Math.min(width, height);
   const context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });

@@ -107,9 +107,7 @@ class Program(NamedTuple):
 
     def _main(self, arguments: list[str]) -> int:
         """Runs the command that the arguments and flags name; returns its exit code."""
-        word, *others = [*arguments[1:], ""]
-        if "mode" in flags.FLAGS or "" in self.commands:
-            word, others = flags.FLAGS["mode"].value if "mode" in flags.FLAGS else "", arguments[1:]
+        word, others = self._split(arguments[1:])
         if (command := self.commands.get(word)) is None:
             return refuse(
                 f"give what to do, {' or '.join(self.commands)}, as in {self.name}"
@@ -124,6 +122,14 @@ class Program(NamedTuple):
 
                 end_without_others(code)
         return code
+
+    def _split(self, words: list[str]) -> tuple[str, list[str]]:
+        """Returns the name of the command, and the words beside it."""
+        if "mode" in flags.FLAGS:
+            return str(flags.FLAGS["mode"].value), words
+        if "" in self.commands:
+            return "", words
+        return words[0] if words else "", words[1:]
 
     def _run(self, word: str, others: list[str]) -> int:
         self._check_flags(word, others)
@@ -171,8 +177,8 @@ class Program(NamedTuple):
         """Checks that the command has what it needs, and nothing else is given."""
         command, values = self.commands[word], flags.FLAGS
         sign = "--mode=" if "mode" in values else ""
-        if given := [other for other in others if other]:
-            raise InputError(f"unexpected argument {given[0]!r}: flags look like --name=value")
+        if others:
+            raise InputError(f"unexpected argument {others[0]!r}: flags look like --name=value")
         if values.pretrained is not None and command.trains == "model":
             names = ", ".join(name for name, other in self.commands.items() if not other.trains)
             raise InputError(

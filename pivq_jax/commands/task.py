@@ -23,7 +23,16 @@ from pivq_jax.inference import Decoded, TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load
 from pivq_jax.training.build import dataset_from_config
 
-__all__ = ["Task", "decoded_parents", "make_task", "open_model", "open_with_images"]
+__all__ = [
+    "Task",
+    "can_hold_out",
+    "decoded_parents",
+    "hold_out",
+    "make_task",
+    "open_data",
+    "open_model",
+    "open_with_images",
+]
 
 HELD_OUT = 200  # parents that stand for test images where a published model's data is missing
 
@@ -36,6 +45,10 @@ class Task:
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
     config_given: bool = True  # otherwise the config is that of the run or the published model
+
+    def place(self, output: str, name: str) -> Path:
+        """Returns the output if there is one, else what has this name in the workdir."""
+        return files.as_path(output) if output else self.workdir / name
 
 
 def make_task(
@@ -117,20 +130,38 @@ def open_with_images(task: Task, model: TrainedModel) -> tuple[TrainedModel, Dat
     If the data of a published model is missing, its last parents are held out: they, decoded, stand
     for test images, which is said.
     """
-    data, parents = task.config.data, model.parents
     try:
-        if parents is not None and data.name == "image_folder" and not data.path:
-            raise InputError("its folder is not published: give --config.data.path")
-        dataset = dataset_from_config(task.config)
+        return model, open_data(task, model)
     except (InputError, ImportError) as error:
-        if parents is None or len(parents) < 3:
+        if not can_hold_out(model):
             raise
-        count = min(HELD_OUT, len(parents) - 2)
-        say(f"{count} training images, as they decode, stand for test images ({error})")
-        dataset = decoded_parents(model, count)
-        labels = model.labels and model.labels._replace(values=model.labels.values[:-count])
-        model = dataclasses.replace(model, parents=parents[:-count], labels=labels)
-    return model, dataset
+        model, dataset = hold_out(model)
+        say(f"{len(dataset.test)} training images, as they decode, stand for test images ({error})")
+        return model, dataset
+
+
+def open_data(task: Task, model: TrainedModel) -> Dataset:
+    """Returns the data of a task's config; that of a published model may not be there."""
+    data = task.config.data
+    if model.parents is not None and data.name == "image_folder" and not data.path:
+        raise InputError("its folder is not published: give --config.data.path")
+    return dataset_from_config(task.config)
+
+
+def can_hold_out(model: TrainedModel) -> bool:
+    """Whether a model has parents enough for `hold_out`."""
+    return model.parents is not None and len(model.parents) >= 3
+
+
+def hold_out(model: TrainedModel) -> tuple[TrainedModel, Dataset]:
+    """Returns a published model without its last parents, and its parents, decoded, as its data:
+    the last ones are the test images.
+    """
+    assert model.parents is not None
+    count = min(HELD_OUT, len(model.parents) - 2)
+    dataset = decoded_parents(model, count)
+    labels = model.labels and model.labels._replace(values=model.labels.values[:-count])
+    return dataclasses.replace(model, parents=model.parents[:-count], labels=labels), dataset
 
 
 def decoded_parents(model: TrainedModel, held_out: int = 0) -> Dataset:

@@ -7,14 +7,14 @@ Serves a page to explore and exchange the codes of images, until Ctrl-C.
 """
 
 import sys
+from functools import partial
 
 import jax
 from absl import flags
 
 from pivq_jax.commands.program import ABOUT_MODELS, Command, Program
-from pivq_jax.commands.task import Task, open_model, open_with_images
+from pivq_jax.commands.task import Task, can_hold_out, hold_out, open_data, open_model
 from pivq_jax.common.errors import InputError
-from pivq_jax.inference import Decoded
 
 
 def explore(task: Task, address: str, port: int) -> None:
@@ -31,9 +31,12 @@ def explore(task: Task, address: str, port: int) -> None:
         raise InputError("the explorer runs in one process: leave --distributed out")
     with listen(address, port) as listener:
         try:
-            model, dataset = open_with_images(task, open_model(task, writes=False))
-            shown = "decoded training image" if isinstance(dataset.test, Decoded) else "test image"
-            engine = Engine(model, dataset, shown)
+            model = open_model(task, writes=False)
+            if can_hold_out(model):  # at once; test images follow, which may have to be drawn
+                later = partial(open_data, task, model)
+                engine = Engine(*hold_out(model), "decoded training image", later)
+            else:
+                engine = Engine(model, open_data(task, model))
             name = task.workdir if task.published is None else model.config.name
             print(f"explore {name} at {url(listener, address)} (Ctrl-C ends)", flush=True)
             make_server(engine, address).run(sockets=[listener])

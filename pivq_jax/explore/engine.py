@@ -144,13 +144,13 @@ class Engine:
         if self.labelled and self.labelled.labels:
             value = int(self.labelled.labels.values[0, 0])
             work.append(lambda: self.edit(some, 0, value))
-        if self.has_prior:
-            work.append(lambda: self.draw(jax.random.key(0)))
         steps = [("compiling", each) for each in work]
         for start in range(self._searched, len(self.pool.codes), DECODED):
             steps.append(("decoding training images", partial(self._decode_more, start)))
         if self.labelled:
             steps.append(("learning to read factors", self._fit))
+        if self.has_prior:
+            steps.append(("compiling the prior", lambda: self.draw(jax.random.key(0))))
         return steps
 
     def _decode_more(self, start: int) -> None:
@@ -185,7 +185,7 @@ class Engine:
 
     def describe(self) -> dict[str, Any]:
         """Returns the `Model` of page/backend.js, JSON values."""
-        model = self.model
+        model, psnr = self.model, self.model.metrics.get("psnr")
         terms = TERMS.get(model.config.data.name)
         labels = self.labelled.labels if self.labelled else None
         factors = labels.factors if labels else {}
@@ -214,6 +214,7 @@ class Engine:
                 }
                 for (name, values), seen in zip(factors.items(), shown, strict=True)
             ],
+            "psnr": psnr if isinstance(psnr, float) else 0.0,
             "credit": terms.credit if terms else "",
         }
 

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -46,6 +47,7 @@ TYPES = {
 MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
 FILES = 4  # of the largest size, of which the server receives at most so much at a time
 BODY_SECONDS = 60.0  # for the body of a request to arrive
+REST_SECONDS = 0.3  # without a request, after which work in the background goes on
 END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
 
 
@@ -55,6 +57,7 @@ class Work:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._reading = asyncio.Lock()
+        self._asked = -REST_SECONDS  # the time of the last answer
         self._expected = 0  # bytes of files that are being received
 
     async def run(
@@ -64,7 +67,16 @@ class Work:
         async with self._lock:
             if request and await request.is_disconnected():
                 raise ClientDisconnect
-            return await asyncio.to_thread(function, *arguments)
+            try:
+                return await asyncio.to_thread(function, *arguments)
+            finally:
+                if request:
+                    self._asked = time.monotonic()
+
+    async def rest(self) -> None:
+        """Waits until no page has asked for anything for a moment."""
+        while self._lock.locked() or time.monotonic() < self._asked + REST_SECONDS:
+            await asyncio.sleep(REST_SECONDS / 5)
 
     @asynccontextmanager
     async def file(self, request: Request) -> AsyncIterator[bytes]:
@@ -107,6 +119,7 @@ class Background:
         try:
             for index, (text, step) in enumerate(steps):
                 self.progress = {"text": text, "fraction": index / (len(steps) + 1)}
+                await self._work.rest()
                 await self._work.run(None, step)
             engine.left = []
             if engine.later:

@@ -17,13 +17,13 @@ from pivq_jax.config.check import config_of_model, read_config, trained_differen
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
+from pivq_jax.inference.saved_prior import PRIOR, load_prior
 from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import read_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior import PRIOR, load_prior
 from pivq_jax.training.steps import CODEBOOK, Arrays
 
 
@@ -32,8 +32,8 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
 
     The checkpoint is that of `step`, by default the newest readable one. Weights are on all
     devices. Raises InputError if the workdir or the checkpoint does not exist, or if the checkpoint
-    is from before the codebook's start and has no codebook, which happens if an earlier version
-    wrote it, or if a signal other than Ctrl-C ended the run.
+    is from before the codebook's start and has no codebook, which happens if a signal other than
+    Ctrl-C ended the run.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"

@@ -4,7 +4,7 @@ import jax
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import check_same_arrays, replicated
+from pivq_jax.common.parallel import check_alike, check_same_arrays, replicated
 from pivq_jax.common.params import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset, load_dataset
@@ -15,6 +15,8 @@ __all__ = ["dataset_from_config"]
 
 def dataset_from_config(config: Config) -> Dataset:
     """Builds or opens the data set of a config, with at least two training images.
+
+    All processes must call this, and all fail if they have other images.
 
     Raises:
         InputError: if the data is missing or damaged, or has fewer than two training images; see
@@ -28,6 +30,8 @@ def dataset_from_config(config: Config) -> Dataset:
             f"{data.path or data.name} has {total} images, only {count} of them for training, too"
             " few to recombine two: add images"
         )
+    if jax.process_count() > 1:
+        check_alike({"data": dataset.identity}, "copy the data again")
     return dataset
 
 

@@ -90,7 +90,6 @@ def train(
         remedy = "give --init_from with the same file to all"
         parallel.check_same_arrays("weights to begin with", arrays or {}, remedy)
         dataset = dataset_from_config(config)
-        parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
         networks = load_networks(config, mesh)
         steps = Steps(config, mesh)

@@ -417,26 +417,6 @@ def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def second_process(monkeypatch) -> Callable[[Callable[[], None], Callable[[], None]], None]:
-    """Runs a check as process 0 of two, then another one as process 1, which hears the first."""
-    sent: list[str] = []
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(parallel, "_from_process", lambda index, text: text)
-    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda x: np.array([x]))
-
-    def run(first: Callable[[], None], second: Callable[[], None]) -> None:
-        sent.clear()
-        monkeypatch.setattr(jax, "process_index", lambda: 0)
-        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
-        first()
-        monkeypatch.setattr(jax, "process_index", lambda: 1)
-        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent[0])
-        second()
-
-    return run
-
-
 @pytest.mark.parametrize("length", [5, 99, 100, 101, 5_000])
 def test_values_that_differ_in_their_last_character_differ(second_process, length):
     """Such as a long --workdir."""

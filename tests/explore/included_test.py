@@ -1,6 +1,5 @@
 """The page of the included model in a real browser, as a stranger meets it."""
 
-import dataclasses
 import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -8,15 +7,13 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from pivq_jax.commands.task import hold_out
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import Dataset
 from pivq_jax.explore.engine import Engine
-from pivq_jax.inference import Decoded
 from pivq_jax.inference.opening import from_pretrained
 from tests.explore.browser import pixels, settle
 
 pytestmark = pytest.mark.slow
-HELD_OUT = 200
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +27,13 @@ def drawing() -> Iterator[threading.Event]:
 @pytest.fixture(scope="module")
 def engine(drawing: threading.Event) -> Engine:
     """The explorer of the included model, whose data is not there yet."""
-    model = from_pretrained("toon_faces")
-    assert model.parents is not None and model.labels
-    values = model.labels.values
-    codes = np.split(model.parents, [len(values) - HELD_OUT])
-    labels = [model.labels._replace(values=part) for part in np.split(values, [-HELD_OUT])]
-    train, test = (Decoded(model, *part) for part in zip(codes, labels, strict=True))
-    size, factors = model.config.data.image_size, model.labels.factors
-    dataset = Dataset("toon_faces", size, train, test, test, factors)
-    known = dataclasses.replace(model, parents=codes[0], labels=labels[0])
 
     def draw() -> NoReturn:
         drawing.wait()
         raise InputError("nothing is drawn in this test")
 
-    return Engine(known, dataset, "decoded training image", draw)
+    model = from_pretrained("toon_faces")
+    return Engine(*hold_out(model), "decoded training image", draw)
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> float:

@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from pivq_jax.data.toon_faces import FACTORS
 from tests.explore.node import run_js
 
 DOM = (Path(__file__).parent / "dom.js").read_text()
 # A model of two codes; the grey level of an image is ten times its first code. Answers come one
 # after another, as those of the server do.
 BACKEND = """
-const entry = { group: 0, value: "", text: "", share: 0 };
+const entry = { group: 0, value: "", right: 0, usual: 0, share: 0 };
 const model = { id: "x", title: "", kind: "matching", imageSize: 1, numCodes: 2, codebookSize: 9,
   examples: 4, exampleName: "test image", trainingImages: 1, batch: 4, groups: ["g"],
-  opening: [0, 1], entries: Array(9).fill(entry), factors: [], credit: "", prior: false };
+  opening: [0, 1], entries: Array(9).fill(entry), factors: [], credit: "", prior: false,
+  psnr: 20 };
 let busy = Promise.resolve();
 const later = (find) => (...given) => (busy = busy.then(() => wait(10)).then(() => find(...given)));
 const grey = (level) => {
@@ -204,8 +206,8 @@ def test_a_state_that_failed_is_not_decoded_again(tmp_path):
     assert use_page(body, tmp_path) == [1, "false"]
 
 
-# Five pairs in slots 0 to 4, the cheapest first. Of ten pixels, as many are white as the codes of B
-# add up to. Pair 3 shows only with pair 4.
+# Five pairs in slots 0 to 4, the cheapest first; of the ten pixels of the image as many are white
+# as the codes of B add up to. Pair 3 shows only with pair 4.
 EFFECTS = """
 const adds = [0, 2, 1, 0, 5];
 const pairs = { a: [0, 1, 2, 3, 4], b: [10, 11, 12, 13, 14], cost: [1, 2, 3, 4, 5] };
@@ -251,7 +253,7 @@ def test_columns_are_in_the_order_of_effects_and_those_without_one_are_folded(tm
     body = """
     const slots = (place) => element(place).children.map(({ dataset }) => dataset.slot);
     const amounts = () => element("slots").querySelectorAll(".amount").map((e) => e.textContent);
-    const entry = { group: 0, value: "", text: "", share: 0 };
+    const entry = { group: 0, value: "", right: 0, usual: 0, share: 0 };
     const columns = new Slots({ groups: ["g"], entries: Array(15).fill(entry) }, {});
     const cost = [1, 2, 3, 4];
     const state = { pairs: { a: [0, 1, 2, 3], b: [10, 11, 12, 13], cost }, codes: [0, 1, 2, 3] };
@@ -274,3 +276,83 @@ def test_columns_are_in_the_order_of_effects_and_those_without_one_are_folded(tm
     later_title = "1 code changes nothing visible here"
     assert later == [[3, 1, 2], [0], ["<1%", "no change", "30%"], later_title]
     assert none[:2] == [[0, 1, 2, 3], []] and hidden is True
+
+
+def give_file(body: str, folder: Path) -> Any:
+    """Gives a file for A, of which the backend returns what `encode` in a script says."""
+    script = f"""
+    const {{ BackendError }} = await import({(folder / "page" / "backend.js").as_uri()!r});
+    {body}
+    element("file-a").click();
+    element("file").files = [{{ name: "mine.png" }}];
+    element("file").onchange();
+    await until(() => element("alert").hidden === false || text("name-a") === "mine.png");
+    await wait(100);
+    answer([element("alert").hidden, text("alert-text"), text("name-a")]);
+    """
+    return use_page("element('alert').hidden = true;" + script, folder)
+
+
+def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path):
+    body = """
+    backend.encode = async () => { throw new BackendError("It is no image."); };
+    """
+    assert give_file(body, tmp_path) == [False, "mine.png: It is no image.", "test image 0"]
+
+
+def test_an_image_whose_codes_hold_little_of_it_is_said_to_be_unlike(tmp_path):
+    """Codes that begin with 1 or 8 are decoded as grey level 10 or 80: 28 or 10 dB from black."""
+    for code, hidden in ((1, True), (8, False)):
+        body = f"""
+        const given = {{ name: "mine.png", codes: [{code}, 5], image: grey(0) }};
+        backend.encode = async () => given;
+        """
+        found = give_file(body, tmp_path)
+        assert found[0] is hidden and found[2] == "mine.png"
+        if not hidden:
+            assert found[1].startswith("mine.png is unlike the training images")
+
+
+def test_faces_so_far_bring_their_state_back(tmp_path):
+    body = """
+    const strip = element("strip");
+    const count = () => strip.children.length;
+    await until(() => count() === 1);
+    buttons(0)[0].click();
+    await until(() => count() === 2);
+    element("undo").click();
+    await settled();
+    const undone = [count(), column(0).dataset.code];
+    strip.children[0].click();
+    await settled();
+    const label = strip.children[0].getAttribute("aria-label");
+    answer([...undone, count(), column(0).dataset.code, label]);
+    """
+    name = "Face 2, of test image 0 and test image 1"
+    assert use_page(body, tmp_path) == [2, 0, 2, 1, name]
+
+
+def test_values_have_names_for_people(tmp_path):
+    body = "answer(given.factors.map((values) => values.map(nameOf)));"
+    factors = [list(values) for values in FACTORS.values()]
+    found = run_js("names.js", "nameOf", body, tmp_path, factors=factors)
+    assert all(len({*names}) == len(names) for names in found)  # none is ambiguous
+    names = {value for names in found for value in names}
+    assert {"T-shirt", "long beard", "pink", "blond", "dark blue", "side combed"} <= names
+    assert not any("#" in name or name != name.strip() for name in names)
+
+
+def test_a_code_is_named_only_where_the_name_is_right(tmp_path):
+    body = """
+    const entry = (right) => ({ group: 0, value: "longBeard", right, usual: 0.1, share: 0.2 });
+    const model = { groups: ["beard"], entries: [entry(0.9), entry(0.89)], trainingImages: 5 };
+    const shown = [0, 1].map((code) => {
+      const tells = chip(code, model).querySelector(".tells");
+      return [tells.textContent, tells.classList.contains("unsure")];
+    });
+    answer([...shown, describe(1, model)]);
+    """
+    found = run_js("slots.js", "chip, describe", DOM + body, tmp_path)
+    assert found[:2] == [["long beard", False], ["beard", True]]
+    told = "Code 1: beard: long beard in 89% of images with it, 10% of all"
+    assert found[2] == f"{told}; in 20.0% of training images."

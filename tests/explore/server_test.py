@@ -180,10 +180,10 @@ WRONG = {
     "no value": ("edit", EDIT % b'0, "value": 2', "value 2"),
     "a named value": ("edit", EDIT % b'0, "value": "light"', "value must be"),
     "a negative factor": ("edit", EDIT % b'-1, "value": 0', "factor must be"),
-    "no image": ("encode", b"<html>", "PNG or JPEG"),
+    "no image": ("encode", b"<html>", "JPEG or WEBP"),
     "no file of codes": ("codes/read", b"PK", "file of codes"),
     "nothing to write": ("codes/write", b"{}", "codes"),
-    "nothing": ("encode", b"", "PNG or JPEG"),
+    "nothing": ("encode", b"", "JPEG or WEBP"),
 }
 
 

@@ -23,8 +23,8 @@
  * @property {number} group - index in `Model.groups`; -1 if the entry tells nothing beyond chance.
  * @property {string} value - the value of the factor that it tells, such as "bun"; one that looks
  *     like "#f97316" is shown as that colour; "" if there is none.
- * @property {string} text - one line, such as "hair: bun in 82% of images with it, 9% of all"; ""
- *     if nothing is known.
+ * @property {number} right - fraction of the images with the entry that show this value, 0 to 1.
+ * @property {number} usual - fraction of all images that show it.
  * @property {number} share - fraction of training images with the entry, 0 to 1.
  */
 
@@ -58,6 +58,8 @@
  * @property {Factor[]} factors - labelled factors that `readFactors` reads and `edit` changes; none
  *     if training images have no labels, codes are `positional`, or the backend has no such edits:
  *     the page then leaves out both.
+ * @property {number} psnr - in dB, of the test images of the training as they are decoded; 0 if it is
+ *     not known.
  * @property {string} credit - whose images the model was trained on, if they ask for credit: a
  *     sentence with links as in Markdown, [text](https://...); "" if not.
  */
@@ -118,8 +120,8 @@
  * @property {(index: number) => Promise<Picture>} example - encodes one of them, the index in
  *     [0, Model.examples).
  * @property {(file: Blob, name: string) => Promise<Picture>} encode - encodes a person's own image:
- *     its central square, resized as in training. `file` is a PNG or JPEG file, anything else is
- *     refused; `name` is the name of the file, which becomes the name of the picture.
+ *     its central square, resized as in training. `file` is a PNG, JPEG or WebP file, anything
+ *     else is refused; `name` is the name of the file, which becomes the name of the picture.
  * @property {(a: number[], b: number[]) => Promise<Pairs>} pair - pairs two code sets.
  * @property {(sets: number[][], signal?: AbortSignal) => Promise<ImageData[]>} decode - decodes 1
  *     to `Model.batch` code sets: one image a set. The signal ends the call.

@@ -5,7 +5,8 @@ import { Entries, Examples, showLink } from "./dialogs.js";
 import { Effects } from "./effects.js";
 import { find, linked } from "./elements.js";
 import { Factors } from "./factors.js";
-import { download, paint, thumbnail } from "./pictures.js";
+import { listenForDrops, named, pick } from "./files.js";
+import { download, paint, psnr, thumbnail } from "./pictures.js";
 import { Slots } from "./slots.js";
 import {
   countDiffering,
@@ -17,10 +18,12 @@ import {
   replace,
   toFragment,
 } from "./state.js";
+import { Strip } from "./strip.js";
 
 const SETTLED = 200; // milliseconds without a change, until link, effects and nearest image follow
 const ASK_AGAIN = 1_000; // milliseconds, how far the work in the background is
-const IMAGES = "image/png,image/jpeg";
+const IMAGES = "image/png,image/jpeg,image/webp";
+const FAR_BELOW = 6; // dB: an image whose codes hold so much less of it is unlike the training images
 const CODES = ".pivq";
 
 /** Starts the page with a `Backend`, see backend.js. */
@@ -54,6 +57,7 @@ class Explorer {
   #following = new AbortController(); // of what follows a state that stays
   #effects;
   #paths = new WeakMap(); // of the slider, by pairs
+  #strip = new Strip((state) => this.#change(state));
   #link = ""; // the last that was opened
 
   constructor(backend, model) {
@@ -123,7 +127,7 @@ class Explorer {
     on("prior-face", "click", () =>
       this.#act(async () => this.#setSide("a", await this.#backend.draw())),
     );
-    on("open", "click", () => this.#pick(CODES, (file) => this.#openCodes(file)));
+    on("open", "click", () => pick(CODES, (file) => this.#act(() => this.#openCodes(file))));
     on("save-codes", "click", () => this.#act(() => this.#saveCodes()));
     on("save-image", "click", () => this.#act(() => this.#saveImage()));
     on("copy-link", "click", () => this.#copyLink());
@@ -134,7 +138,8 @@ class Explorer {
           this.#act(async () => this.#setSide(side, await this.#example(index))),
         ),
       );
-      on(`file-${side}`, "click", () => this.#pick(IMAGES, (file) => this.#openImage(side, file)));
+      const open = (file) => this.#act(() => this.#openImage(side, file));
+      on(`file-${side}`, "click", () => pick(IMAGES, open));
     }
     on("slider", "input", () => {
       const { present } = this.#history;
@@ -145,7 +150,14 @@ class Explorer {
     on("slider", "change", () => this.#history.end());
     document.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("hashchange", () => this.#openLink());
-    this.#listenForDrops();
+    listenForDrops((files) =>
+      this.#act(async () => {
+        for (const [side, file] of files) {
+          if (file.name.endsWith(CODES)) await this.#openCodes(file);
+          else await this.#openImage(side, file);
+        }
+      }),
+    );
   }
 
   #key(event) {
@@ -155,39 +167,6 @@ class Explorer {
     else if (key === "y" || key === "z") this.#go(1);
     else return;
     event.preventDefault();
-  }
-
-  #listenForDrops() {
-    const over = (shown) => (find("drop").hidden = !shown);
-    document.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      over(event.dataTransfer.types.includes("Files"));
-    });
-    document.addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) over(false);
-    });
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      over(false);
-      const files = [...event.dataTransfer.files];
-      const first = event.target.closest?.("#side-b") ? "b" : "a";
-      const sides = files.length > 1 ? ["a", "b"] : [first];
-      this.#act(async () => {
-        for (const [index, file] of files.slice(0, 2).entries()) {
-          if (file.name.endsWith(CODES)) await this.#openCodes(file);
-          else await this.#openImage(sides[index], file);
-        }
-      });
-    });
-  }
-
-  /** Lets a person pick a file. */
-  #pick(accept, use) {
-    const input = find("file");
-    input.accept = accept;
-    input.value = "";
-    input.onchange = () => input.files.length && this.#act(() => use(input.files[0]));
-    input.click();
   }
 
   /** Does what a person asked for; what failed before is then no longer of interest. */
@@ -203,11 +182,15 @@ class Explorer {
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof BackendError)) console.error(error);
-      // All beside an open dialog is out of reach.
-      (document.querySelector("dialog[open]") ?? find("alert-place")).prepend(find("alert"));
-      find("alert-text").textContent = messageOf(error);
-      find("alert").hidden = false;
+      this.#warn(messageOf(error));
     }
+  }
+
+  #warn(text) {
+    // All beside an open dialog is out of reach.
+    (document.querySelector("dialog[open]") ?? find("alert-place")).prepend(find("alert"));
+    find("alert-text").textContent = text;
+    find("alert").hidden = false;
   }
 
   #say(text) {
@@ -219,11 +202,15 @@ class Explorer {
   }
 
   async #openImage(side, file) {
-    await this.#setSide(side, await this.#backend.encode(file, file.name));
+    const picture = await named(file, this.#backend.encode(file, file.name));
+    await this.#setSide(side, picture);
+    const [decoded] = await this.#backend.decode([picture.codes]);
+    if (psnr(picture.image, decoded) > this.#model.psnr - FAR_BELOW) return;
+    this.#warn(`${file.name} is unlike the training images: its codes hold little of it.`);
   }
 
   async #openCodes(file) {
-    const codes = await this.#backend.readCodes(file);
+    const codes = await named(file, this.#backend.readCodes(file));
     const [image] = await this.#backend.decode([codes]);
     await this.#setSide("a", { name: file.name, codes, image });
   }
@@ -396,6 +383,10 @@ class Explorer {
         this.#showSlider();
       }
       find("codes").setAttribute("aria-busy", "false");
+    });
+    if (signal.aborted) return;
+    await this.#try(async () => {
+      this.#strip.add(toFragment(state, this.#model), state, await this.#imageOf(state));
     });
     if (!this.#model.trainingImages || signal.aborted) return;
     await this.#try(async () => {

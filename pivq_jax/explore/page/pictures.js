@@ -52,6 +52,13 @@ export function visibleChange(before, after) {
   return count / (after.data.length / 4);
 }
 
+/** The peak signal-to-noise ratio of two images in dB. */
+export function psnr(one, other) {
+  let sum = 0;
+  for (let at = 0; at < one.data.length; at++) sum += (one.data[at] - other.data[at]) ** 2; // opaque
+  return 10 * Math.log10(255 ** 2 / (sum / (0.75 * one.data.length)));
+}
+
 /** Saves a file under a name. */
 export function download(file, name) {
   const link = document.createElement("a");

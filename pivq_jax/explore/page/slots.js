@@ -2,31 +2,37 @@
 
 import { LEAST } from "./effects.js";
 import { find, make } from "./elements.js";
+import { isColour, nameOf } from "./names.js";
 import { exchangeOrder } from "./state.js";
 
-/** Whether the value of a factor is a colour. */
-export const isColour = (value) => /^#[0-9a-f]{6}$/i.test(value);
+/** Share of the images with an entry that must show a value for the entry to have its name. */
+const RIGHT = 0.9;
 
 /** A line about an entry. */
 export function describe(code, model) {
-  const { text, share, group } = model.entries[code];
-  const told = text || (group >= 0 ? model.groups[group] : "tells no factor beyond chance");
+  const { value, right, usual, share, group } = model.entries[code];
+  const percent = (part) => `${Math.round(100 * part)}%`;
+  let told = group >= 0 ? model.groups[group] : "tells no factor beyond chance";
+  if (value) told += `: ${nameOf(value)} in ${percent(right)} of images with it, ${percent(usual)} of all`;
   const often = model.trainingImages ? `; in ${(100 * share).toFixed(1)}% of training images` : "";
   return `Code ${code}: ${told}${often}.`;
 }
 
 /** A chip of a code; its colour is that of its group. */
 export function chip(code, model, prefix = "") {
-  const { group, value } = model.entries[code];
+  const { group, value, right } = model.entries[code];
+  const named = value && right >= RIGHT;
   const element = make("span.chip", make("span.unseen", prefix), make("span.code", String(code)));
-  if (isColour(value)) {
+  if (named && isColour(value)) {
     const swatch = make("span.swatch");
     swatch.style.backgroundColor = value;
     element.append(swatch);
   }
   colour(element, group, model);
-  const word = value && !isColour(value) ? value : (model.groups[group] ?? "no factor");
-  element.append(" ", make("span.tells", word));
+  const tells = named
+    ? make("span.tells", nameOf(value))
+    : make("span.tells.unsure", model.groups[group] ?? "no factor");
+  element.append(" ", tells);
   return element;
 }
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.data import load_dataset
-from pivq_jax.evaluation.completions import REGIONS, visible_pixels, write_completions
+from pivq_jax.edits.completion import REGIONS, visible_pixels, write_completions
 from pivq_jax.evaluation.session import Session
 from pivq_jax.sampling.completion import first_guess
 
