@@ -15,7 +15,7 @@ from pivq_jax.codec import folders
 from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import check_in_first_process, say
+from pivq_jax.common.parallel import check_in_first_process, print_once
 from pivq_jax.common.pictures import save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import end_on_sigterm
@@ -125,7 +125,7 @@ def train(task: Task) -> None:
     stages.sample(session)
     stages.interpolate(session)
     if "smoke" in config.name.split("_"):
-        say(
+        print_once(
             f"{config.name} is a check that everything runs, not a model: its pictures are noise;"
             " leave :smoke out to train"
         )
@@ -197,7 +197,7 @@ def train_prior(task: Task) -> None:
     check_place(session.workdir)
     warn_of_other_data(model, session.whole)
     mirrored = " and their mirror images" if config.data.flip else ""
-    say(f"encoding {len(session.pool):,} training images{mirrored}")
+    print_once(f"encoding {len(session.pool):,} training images{mirrored}")
     fitted = prior.train_prior(
         config.prior,
         model.space,
@@ -209,7 +209,9 @@ def train_prior(task: Task) -> None:
         model_step=model.step,
         data=session.dataset.identity,
     )
-    say(f"the prior is in {session.workdir / prior.PRIOR}: {fitted.bits:.1f} bits a validation set")
+    print_once(
+        f"the prior is in {session.workdir / prior.PRIOR}: {fitted.bits:.1f} bits a validation set"
+    )
 
 
 def compress(task: Task) -> None:
@@ -217,7 +219,7 @@ def compress(task: Task) -> None:
     source, target = files.local_path(task.input), files.as_path(task.output)
     model = _open_model(task, writes=False)
     if task.published is None and model.step < (steps := model.config.train.steps):
-        say(
+        print_once(
             f"the model is at step {model.step} of {steps}: what is written now cannot be read"
             " after more training, unless these weights are kept with python -m pivq_jax.convert"
         )
@@ -303,7 +305,7 @@ def _open_with_images(task: Task, model: TrainedModel) -> Session:
         if parents is None or len(parents) < 3:
             raise
         count = min(HELD_OUT, len(parents) - 2)
-        say(f"{count} training images, as they decode, stand for test images ({error})")
+        print_once(f"{count} training images, as they decode, stand for test images ({error})")
         dataset = _of_parents(model, count)
         labels = model.labels and model.labels._replace(values=model.labels.values[:-count])
         model = dataclasses.replace(model, parents=parents[:-count], labels=labels)
@@ -358,15 +360,17 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
 
 def _evaluate(session: Session) -> None:
     model, workdir = session.model, session.workdir
-    say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
+    print_once(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
     if model.progress.get("codebook") == "fitted":
         start = model.config.quantizer.init_step
-        say(f"its codebook is fitted to its latents; it is trained from step {start} on")
+        print_once(f"its codebook is fitted to its latents; it is trained from step {start} on")
     warn_of_other_data(model, session.whole)
     metrics = write_report(session)
     if jax.process_index() == 0:
         print_metrics(metrics)
-    say(f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}")
+    print_once(
+        f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}"
+    )
 
 
 def _write_images(task: Task, folder: str) -> None:
@@ -407,7 +411,7 @@ def _write_images(task: Task, folder: str) -> None:
         for file in names.keys() - codes.keys():  # skipped: an earlier image may be there
             (target / names[file]).unlink(missing_ok=True)
         files.write_atomically(target / "codes.json", files.json_rows(codes))
-    say(f"{len(codes):,} images and codes.json in {target}")
+    print_once(f"{len(codes):,} images and codes.json in {target}")
     if not changes:
         for line in describe_psnr(model, np.concatenate(psnrs)):
-            say(line)
+            print_once(line)

@@ -14,7 +14,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.json_lines import METRICS, read_lines
-from pivq_jax.common.parallel import max_over_processes, own_copy
+from pivq_jax.common.parallel import max_over_processes, to_first_device
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
 from pivq_jax.evaluation.figures import CAPTIONS, sections
 from pivq_jax.evaluation.html import page
@@ -118,7 +118,7 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
 
 def _checksum(params: Any) -> int:
     checksum = 0
-    for leaf in jax.tree.leaves(own_copy(params)):
+    for leaf in jax.tree.leaves(to_first_device(params)):
         checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
     return checksum
 

@@ -21,7 +21,7 @@ from pivq_jax.common import pictures
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import new_folder
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.psnr import psnr
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
@@ -282,7 +282,7 @@ def write_samples(session: Session, from_prior: bool, target: Path) -> None:
                 start += len(images)
                 bar.update(len(images))
         list(writing)
-    say(f"{count:,} images in {target}")
+    print_once(f"{count:,} images in {target}")
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

@@ -16,8 +16,8 @@ from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object, write_json
-from pivq_jax.common.lock import alone_in
-from pivq_jax.common.parallel import make_mesh, replicated, say
+from pivq_jax.common.lock import lock_directory
+from pivq_jax.common.parallel import make_mesh, print_once, replicated
 from pivq_jax.common.params import Params
 from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.config.check import prior_settings
@@ -79,7 +79,7 @@ def train_prior(
     every = max(1, settings.steps // VALIDATIONS)
 
     with (
-        alone_in(directory) as lock,
+        lock_directory(directory) as lock,
         Checkpoints(directory) as checkpoints,
         stop_requests() as asked,
     ):
@@ -114,7 +114,7 @@ def train_prior(
             if due:
                 state = validate(state, validation)
                 left = (time.perf_counter() - started) / (step - first) * (settings.steps - step)
-                say(
+                print_once(
                     f"step {step:>6}/{settings.steps}  {float(bits):6.2f} bits a set,"
                     f" best of validation {float(state.best_bits):6.2f}"
                     f"  ETA {format_duration(left)}"
