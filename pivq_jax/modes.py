@@ -6,7 +6,7 @@ from pathlib import Path
 from pivq_jax.commands.task import Task, decoded_parents, open_model
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.stopping import end_on_sigterm
 from pivq_jax.config.fields import Config
 from pivq_jax.data.records import find_directory
@@ -41,7 +41,7 @@ def train(task: Task, init_from: str | None = None, tracker: str = "") -> None:
     stages.sample(session)
     stages.interpolate(session)
     if "smoke" in config.name.split("_"):
-        say(
+        print_once(
             f"{config.name} is a check that everything runs, not a model: its pictures are noise;"
             " leave :smoke out to train"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.config.check import (
     check_config,
     check_workdir,
@@ -136,7 +136,9 @@ def open_with_images(task: Task, model: TrainedModel) -> tuple[TrainedModel, Dat
         if not can_hold_out(model):
             raise
         model, dataset = hold_out(model)
-        say(f"{len(dataset.test)} training images, as they decode, stand for test images ({error})")
+        print_once(
+            f"{len(dataset.test)} training images, as they decode, stand for test images ({error})"
+        )
         return model, dataset
 
 

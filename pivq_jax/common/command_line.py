@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from pivq_jax.common.errors import InputError, brief, meant, printable
-from pivq_jax.common.output import outlive_output, print_and_exit
+from pivq_jax.common.output import ignore_output_errors, print_and_exit
 from pivq_jax.common.storage import causes, of_client
 
 HELP = ("help", "h", "helpshort", "helpfull")  # flags that print the help
@@ -122,7 +122,7 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
     `interrupted` is appended to what is said after Ctrl-C, and `failed` to the errors of files. A
     path that cannot be used as it was given is invalid input.
     """
-    outlive_output()
+    ignore_output_errors()
     try:
         return command()
     except InputError as error:

@@ -321,7 +321,7 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def outlive_bucket(path: Path) -> Iterator[None]:
+def ignore_bucket_errors(path: Path) -> Iterator[None]:
     """Reports an error on stderr and goes on, if what is written is in a bucket; else raises it."""
     try:
         yield

@@ -171,7 +171,7 @@ class DirectoryLock:
 
 
 @contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[DirectoryLock]:
+def lock_directory(directory: Path) -> Iterator[DirectoryLock]:
     """Locks a directory in process 0 for all of them; if it is in use, all raise InputError."""
     lock = DirectoryLock(directory)
     with contextlib.ExitStack() as held:

@@ -130,7 +130,7 @@ def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_process_local_data(over_batch(mesh), np.asarray(x), x.shape)
 
 
-def own_copy(tree: Any) -> Any:
+def to_first_device(tree: Any) -> Any:
     """Moves replicated or NumPy arrays to this process's first device."""
     return jax.tree.map(
         lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x), tree
@@ -249,7 +249,7 @@ def processes_of_host() -> int:
     return int(np.sum(multihost_utils.process_allgather(own) == own))
 
 
-def say(line: str) -> None:
+def print_once(line: str) -> None:
     """Prints a line in the first process only. What a file says may contain anything."""
     if jax.process_index() == 0:
         print(printable(line), flush=True)

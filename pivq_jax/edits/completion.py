@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.pictures import sample_grid
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.evaluation.session import Session
@@ -43,7 +43,7 @@ def write_completions(session: Session, region: str, count: int) -> None:
     if model.parents is None:
         model = dataclasses.replace(model, parents=session.pool_codes)
     images = images_of(test, range(min(count, len(test))))
-    say(f"completing {len(images)} images of which a part is hidden ({region})")
+    print_once(f"completing {len(images)} images of which a part is hidden ({region})")
     visible = visible_pixels(region, images.shape[1], len(images), session.seed)
     codes = model.complete(images_to_float(images), visible)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
@@ -51,7 +51,7 @@ def write_completions(session: Session, region: str, count: int) -> None:
     picture = sample_grid(shown, images, completed)
     session.write(f"completions_{region}.png", picture)
     changed = count_changed(completed, images, visible)
-    say(
+    print_once(
         f"{changed} of {len(images)} completions change what is visible: codes are fitted to those"
         " pixels, which are not copied"
     )

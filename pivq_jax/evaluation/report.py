@@ -15,7 +15,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.json_lines import METRICS, read_lines
-from pivq_jax.common.parallel import max_over_processes, own_copy, say
+from pivq_jax.common.parallel import max_over_processes, print_once, to_first_device
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
 from pivq_jax.evaluation.figures import CAPTIONS, print_metrics, sections
 from pivq_jax.evaluation.html import page
@@ -34,15 +34,17 @@ class Stage(NamedTuple):
 def evaluate_model(session: Session, more: Mapping[str, Stage] = MappingProxyType({})) -> None:
     """Writes a report, with `more` stages, and says on what and where it is."""
     model, workdir = session.model, session.workdir
-    say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
+    print_once(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
     if model.progress.get("codebook") == "fitted":
         start = model.config.init_step
-        say(f"its codebook is fitted to its latents; it is trained from step {start} on")
+        print_once(f"its codebook is fitted to its latents; it is trained from step {start} on")
     warn_of_other_data(model, session.whole)
     metrics = write_report(session, more)
     if jax.process_index() == 0:
         print_metrics(metrics)
-    say(f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}")
+    print_once(
+        f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}"
+    )
 
 
 def write_report(
@@ -141,7 +143,7 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
 def checksum(params: Any) -> int:
     """Returns the CRC-32 of the bytes of all arrays of a tree."""
     checksum = 0
-    for leaf in jax.tree.leaves(own_copy(params)):
+    for leaf in jax.tree.leaves(to_first_device(params)):
         checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
     return checksum
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.pictures import sample_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import LossConfig
@@ -195,4 +195,4 @@ class Session:
         """Writes a picture to the workdir and reports it on the console."""
         if jax.process_index() == 0:
             save_png(self.workdir / name, picture)
-        say(f"wrote {self.workdir / name}")
+        print_once(f"wrote {self.workdir / name}")

@@ -21,7 +21,7 @@ from pivq_jax.common import pictures
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import check_new_folder, local_path, new_folder
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import check_in_first_process, say
+from pivq_jax.common.parallel import check_in_first_process, print_once
 from pivq_jax.common.psnr import psnr
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
@@ -290,7 +290,7 @@ def write_samples(
                 start += len(images)
                 bar.update(len(images))
         list(writing)
-    say(f"{count:,} images in {target}")
+    print_once(f"{count:,} images in {target}")
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.common.parallel import map_over_batch, over_batch, own_copy, replicated, split_rows
+from pivq_jax.common.parallel import (
+    map_over_batch,
+    over_batch,
+    replicated,
+    split_rows,
+    to_first_device,
+)
 from pivq_jax.config.fields import Config
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace, Prior
@@ -67,5 +73,5 @@ def _by_rows(function: Callable[..., Any], mesh: Mesh, params: Any, x: jax.Array
     # Rows are split over the devices, so their number is padded to a multiple of the devices.
     fill = -x.shape[0] % mesh.size
     padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
-    result = own_copy(function(params, split_rows(padded, mesh)))
+    result = to_first_device(function(params, split_rows(padded, mesh)))
     return jax.tree.map(lambda y: y[: x.shape[0]], result)

@@ -20,7 +20,7 @@ from pivq_jax.commands.program import ABOUT_MODELS, Command, Program
 from pivq_jax.commands.task import Task, open_model
 from pivq_jax.common import pictures
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.data import Dataset
 from pivq_jax.evaluation import stages
 from pivq_jax.evaluation.report import Stage, checksum, evaluate_model
@@ -44,7 +44,7 @@ def train(task: Task) -> None:
     check_place(session.workdir)
     warn_of_other_data(model, session.whole)
     mirrored = " and their mirror images" if config.data.flip else ""
-    say(f"encoding {len(session.pool):,} training images{mirrored}")
+    print_once(f"encoding {len(session.pool):,} training images{mirrored}")
     fitted = train_prior(
         config.prior,
         model.space,
@@ -56,7 +56,9 @@ def train(task: Task) -> None:
         model_step=model.step,
         data=session.dataset.identity,
     )
-    say(f"the prior is in {session.workdir / PRIOR}: {fitted.bits:.1f} bits a validation set")
+    print_once(
+        f"the prior is in {session.workdir / PRIOR}: {fitted.bits:.1f} bits a validation set"
+    )
 
 
 def sample(task: Task, output: str = "") -> None:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import own_copy
+from pivq_jax.common.parallel import to_first_device
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
 from pivq_jax.data.sources import Mirrored
 from pivq_jax.evaluation.session import Draw, Session
@@ -102,7 +102,7 @@ def _bits(session: Session) -> dict[str, Any]:
     """The mean bits of the test sets."""
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
-    params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
+    params, at_once = to_first_device(prior.params), min(AT_ONCE, len(codes))
     bits = [
         prior_bits(prior.network, params, batch, jax.random.fold_in(key, i * at_once), ORDERS)
         for i, batch in enumerate(in_batches(codes, at_once))

@@ -15,8 +15,8 @@ from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
-from pivq_jax.common.lock import alone_in
-from pivq_jax.common.parallel import make_mesh, replicated, say
+from pivq_jax.common.lock import lock_directory
+from pivq_jax.common.parallel import make_mesh, print_once, replicated
 from pivq_jax.common.params import Params
 from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
@@ -75,7 +75,7 @@ def train_prior(
     every = max(1, settings.steps // VALIDATIONS)
 
     with (
-        alone_in(directory) as lock,
+        lock_directory(directory) as lock,
         Checkpoints(directory) as checkpoints,
         stop_requests() as asked,
     ):
@@ -110,7 +110,7 @@ def train_prior(
             if due:
                 state = validate(state, validation)
                 left = (time.perf_counter() - started) / (step - first) * (settings.steps - step)
-                say(
+                print_once(
                     f"step {step:>6}/{settings.steps}  {float(bits):6.2f} bits a set,"
                     f" best of validation {float(state.best_bits):6.2f}"
                     f"  ETA {format_duration(left)}"

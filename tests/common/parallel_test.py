@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 
 from pivq_jax.common import parallel
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.lock import DirectoryLock, alone_in
+from pivq_jax.common.lock import DirectoryLock, lock_directory
 from pivq_jax.common.parallel import (
     join_processes,
     make_mesh,
@@ -406,13 +406,13 @@ def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     # Of this one, as if it were not the first, and of the first.
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(parallel, "from_first_process", lambda text: text or "InputError in use")
-    with pytest.raises(InputError, match="in use"), alone_in(tmp_path):
+    with pytest.raises(InputError, match="in use"), lock_directory(tmp_path):
         pass
     monkeypatch.undo()
     refused = pytest.raises(InputError, match=f"by process {os.getpid()}")
-    with DirectoryLock(tmp_path), refused, alone_in(tmp_path):
+    with DirectoryLock(tmp_path), refused, lock_directory(tmp_path):
         pass
-    with alone_in(tmp_path):
+    with lock_directory(tmp_path):
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
 
@@ -449,12 +449,12 @@ def test_a_full_disk_is_no_mistake_in_the_input(tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
     monkeypatch.setattr("pivq_jax.common.lock.write_atomically", full_disk)
-    with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
+    with pytest.raises(OSError, match="No space left"), lock_directory(tmp_path):
         pass
     # In the other processes.
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(parallel, "from_first_process", lambda text: text or sent[0])
-    with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
+    with pytest.raises(OSError, match="No space left"), lock_directory(tmp_path):
         pass
 
 
