@@ -25,7 +25,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.update_from_flattened_dict(
         {
             **FACES_256,
-            "quantizer.init_step": 32_500,
+            "optimizer.warmup": 0.02,
             "train.steps": 50_000,
             "train.batch_size": 128,
         }

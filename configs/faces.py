@@ -28,10 +28,11 @@ def get_config(variants: str = "") -> ConfigDict:
     config.model.encoder_depth = 3
     config.model.decoder_depth = 3
     config.quantizer.codebook_size = 8_192
-    config.quantizer.init_step = 2_200
+    config.quantizer.init_at = 0.647
     config.quantizer.noise = 0.4
     config.loss.perceptual = 1.0
     config.loss.perceptual_shift = 3
+    config.optimizer.warmup = 0.0588
     config.train.steps = 3_400
     own = {
         "128px": {"data.image_size": 128, "model.output_channels": 64},

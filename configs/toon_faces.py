@@ -31,19 +31,19 @@ def get_config(variants: str = "") -> ConfigDict:
     config.model.output = "patch"
     config.model.local_output = True
     config.quantizer.codebook_size = 512
-    config.quantizer.init_step = 4_000
+    config.quantizer.init_at = 0.5
     config.quantizer.noise = 0.2
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.recombination = 1.0
-    config.adversarial.start_step = 5_000
+    config.adversarial.start_at = 0.625
     config.train.steps = 8_000
     large = {
         "model.width": 128,
         "loss.perceptual": 0.05,
         "loss.recombination": 0.5,
-        "quantizer.init_step": 4_500,
-        "adversarial.start_step": 6_000,
+        "adversarial.start_at": 0.667,
+        "optimizer.warmup": 0.0222,
         "train.steps": 9_000,
     }
     return with_variants(config, variants, {"large": large})

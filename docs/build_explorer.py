@@ -1,7 +1,7 @@
 """python -m docs.build_explorer --workdir=WORKDIR | --pretrained=NAME [--output=DIR]
 
-Builds the explorer as a folder of static files: the page of `--mode=explore` with a model that runs
-in the visitor's browser. Any web server can serve it, such as
+Builds the explorer as a folder of static files: its page with a model that runs in the visitor's
+browser. Any web server can serve it, such as
 
     python -m http.server --directory docs/_build/explorer
 
@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from pivq_jax import sampling
+from pivq_jax.codes import pairing
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
@@ -41,7 +42,7 @@ from pivq_jax.inference import TrainedModel, encode_split
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.sampling import choice, pairing
+from pivq_jax.sampling import choice
 from pivq_jax.sampling.edit import KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT, factor_table
 from pivq_jax.sampling.edit import LIFT_WEIGHT as EDIT_LIFT_WEIGHT
 
@@ -112,7 +113,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
         arrays = {**table._asdict(), **engine.probe._asdict()}
         file.write_bytes(pack_arrays(arrays))
         files.append(file)
-    own = {"examples": len(tests), "trainingImages": len(training)}
+    own = {"examples": len(tests), "trainingImages": len(training), "prior": False}
     write_json(
         folder / "explorer.json",
         {

@@ -40,7 +40,7 @@ KEYS = {
     "k = 3: density": "k3/density",
     "k = 3: coverage": "k3/coverage",
     "new": "new",
-    "most bits": "ceiling_bits",
+    "capacity": "ceiling_bits",
     "marginal bits": "marginal_bits",
     "entries used": "codes_used",
     "perplexity": "perplexity",

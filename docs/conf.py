@@ -44,6 +44,7 @@ extensions = [
 ]
 
 myst_heading_anchors = 3  # as on GitHub
+myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 1_200  # seconds for a cell; one trains a model

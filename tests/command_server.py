@@ -2,8 +2,9 @@
 
 Importing them takes most of a short command's time. Reads requests as JSON lines from stdin:
 {"arguments": [...], "directory": DIR, "environment": {...}, "stdout": PATH, "stderr": PATH} starts
-`python -m pivq_jax.main` with these arguments ("code": CODE instead runs a script) and answers its
-process id; {"wait": PID} answers its exit code, negative for a signal.
+`python -m pivq_jax.main` with these arguments ("module": NAME instead runs another module, and
+"code": CODE a script) and answers its process id; {"wait": PID} answers its exit code, negative for
+a signal.
 """
 
 import atexit
@@ -28,8 +29,8 @@ def run(request: dict) -> int:
         if "code" in request:
             exec(compile(request["code"], "<test>", "exec"), {"__name__": "__main__"})
         else:
-            sys.argv = ["pivq_jax/main.py", *request["arguments"]]
-            runpy.run_module("pivq_jax.main", run_name="__main__", alter_sys=True)
+            sys.argv = ["", *request["arguments"]]
+            runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as exit_request:
         value = exit_request.code
@@ -47,7 +48,7 @@ def serve() -> None:
     """Answer requests until stdin ends."""
     for name in ("ott.tools.k_means", "tensorboardX", "pivq_jax.data.image_folder"):
         importlib.import_module(name)
-    for name in ("modes", "training.loop", "training.prior"):
+    for name in ("modes", "training.loop", "prior.training"):
         importlib.import_module(f"pivq_jax.{name}")
     # As in `conftest.py`; what is frozen stays shared with the commands, too.
     gc.set_threshold(100_000, 20, 100)

@@ -1,5 +1,6 @@
 """Fixtures that several tests share: commands, folders of faces, one trained run."""
 
+import dataclasses
 import errno
 import gc
 import io
@@ -67,7 +68,7 @@ TINY = {
     "model.code_dim": 8,
     "model.width": 16,
     "quantizer.codebook_size": 32,
-    "quantizer.init_step": 60,
+    "quantizer.init_at": 0.375,
     "quantizer.noise": 0.1,
     "quantizer.init_batches": 8,
     "quantizer.revive_every": 10,
@@ -75,7 +76,8 @@ TINY = {
     "loss.recombination": 0.5,
     "adversarial.weight": 0.1,
     "adversarial.recombined_weight": 0.1,
-    "adversarial.start_step": 60,
+    "adversarial.start_at": 0.375,
+    "optimizer.warmup": 0.0625,
     "train.steps": 160,
     "train.batch_size": 8,
     "train.log_every": 5,
@@ -154,7 +156,7 @@ class Command(NamedTuple):
 
 
 class Commands:
-    """Runs `python -m pivq_jax.main` with arguments, or a script; see `command_server.py`."""
+    """Runs `python -m pivq_jax.main` or a tool with arguments, or a script: `command_server.py`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -183,13 +185,19 @@ class Commands:
         return json.loads(self._server.stdout.readline())
 
     def start(
-        self, *arguments: str, directory: Path = ROOT, code: str | None = None, devices: int = 1
+        self,
+        *arguments: str,
+        directory: Path = ROOT,
+        module: str = "main",
+        code: str | None = None,
+        devices: int = 1,
     ) -> Command:
-        """Start `main` with arguments (or `code`) and the given number of fake devices."""
+        """Start a module with arguments (or `code`) and the given number of fake devices."""
         self._count += 1
         streams = [self.directory / f"{self._count}.{name}" for name in ("stdout", "stderr")]
         request = {
             "arguments": arguments,
+            "module": f"pivq_jax.{module}",
             "directory": str(directory),
             "environment": {
                 "XLA_FLAGS": f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
@@ -306,7 +314,7 @@ def trained(commands: Commands, mixed_folder: Path, tmp_path_factory: Any) -> Ru
         "--config.evaluate.samples=20",
         "--config.evaluate.batch_size=20",
         # What other runs have: less to compile.
-        "--config.quantizer.init_step=0",
+        "--config.quantizer.init_at=0",
         "--config.loss.recombination=0",
         "--config.optimizer.name=adamw",
         f"--workdir={workdir}",
@@ -351,6 +359,27 @@ def tiny_model(tiny_run: Run) -> Any:
 
 
 @pytest.fixture(scope="session")
+def published(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> Path:
+    """The tiny run, published by the command."""
+    directory = tmp_path_factory.mktemp("published") / "tiny"
+    arguments = [f"--from={tiny_run.workdir}", f"--to={directory}"]
+    done = commands.run(
+        code=f"import sys; from pivq_jax import convert\nsys.exit(convert.main({arguments}))"
+    )
+    assert done.code == 0, done.stderr
+    assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
+    return directory
+
+
+@pytest.fixture
+def with_parents(tiny_model: Any) -> Any:
+    """The tiny model with forty sets of training images, as a published model has them."""
+    rng, space = np.random.default_rng(0), tiny_model.space
+    parents = [rng.choice(space.codebook_size, space.num_codes, False) for _ in range(40)]
+    return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
+
+
+@pytest.fixture(scope="session")
 def trained_model(trained: Run) -> Any:
     """`pivq_jax.load` of the trained run."""
     import pivq_jax
@@ -379,6 +408,30 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(epath.backend.fsspec_backend, "fs", lambda path: memory)
     yield epath.Path("gs://bucket/run")
     memory.store.clear()
+
+
+@pytest.fixture
+def second_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a check as process 0 of two, then another one as process 1, which hears the first."""
+    import jax
+
+    from pivq_jax.common import parallel
+
+    sent: list[str] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_from_process", lambda index, text: text)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda x: np.array([x]))
+
+    def run(first: Callable[[], Any], second: Callable[[], Any]) -> None:
+        sent.clear()
+        monkeypatch.setattr(jax, "process_index", lambda: 0)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
+        first()
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent[0])
+        second()
+
+    return run
 
 
 def start_pair(start: Callable[[int, str], Command]) -> list[Command]:

@@ -1,10 +1,8 @@
 """`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
-import dataclasses
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +13,17 @@ from PIL import Image
 
 import pivq_jax
 from pivq_jax import modes
+from pivq_jax.commands.task import Task
 from pivq_jax.common.errors import InputError
-from pivq_jax.config import load_config
-from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import session, stages
-from pivq_jax.sampling import Labels
-from tests.conftest import Finished, full_disk, start_pair
+from tests.conftest import Finished, full_disk
 from tests.main_test import assert_refused
 
 
-@pytest.fixture(scope="module")
-def published(commands, tiny_run, tmp_path_factory) -> Path:
-    """The tiny run, published by the command."""
-    directory = tmp_path_factory.mktemp("published") / "tiny"
-    arguments = [f"--from={tiny_run.workdir}", f"--to={directory}"]
-    done = commands.run(
-        code=f"import sys; from pivq_jax import convert\nsys.exit(convert.main({arguments}))"
-    )
-    assert done.code == 0, done.stderr
-    assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
-    return directory
-
-
-def task_of(model: Any, workdir: Path, **fields: Any) -> modes.Task:
+def task_of(model: Any, workdir: Path) -> Task:
     """A task with a published model."""
-    return modes.Task(model.config, workdir, model, **fields)
-
-
-@pytest.mark.parametrize("name", ["", "..", "faces/../.."])
-def test_a_name_that_is_none_of_a_folder_needs_a_workdir(tiny_config, name, tmp_path):
-    values = tiny_config.with_fields({"name": name}).to_dict()
-    with pytest.raises(InputError, match=r"cannot be a folder in runs/: give --workdir"):
-        modes.make_task(values, "", None, training=False)
-    assert modes.make_task(values, str(tmp_path), None, training=False).workdir == tmp_path
-
-
-def test_places_are_those_of_the_folder_of_the_command(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = tiny_config.with_fields({"loss.perceptual_weights": "w/alex.safetensors"})
-    task = modes.make_task(config.to_dict(), "", None, training=False)
-    assert task.workdir == Path("runs") / config.name
-    assert task.config.loss.perceptual_weights == str(tmp_path / "w" / "alex.safetensors")
+    return Task(model.config, workdir, model)
 
 
 # Ends what was imported of this package and of its extras, which cannot be imported any more.
@@ -97,7 +64,7 @@ def test_samples_are_those_of_the_run_without_its_data(commands, tiny_run, publi
     "module, arguments, words",
     [
         pytest.param(
-            *("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
+            *("edits", ["complete", "--pretrained={model}"], "/completions_left.png"),
             marks=pytest.mark.slow,
         ),
         ("convert", ["--help"], "--push"),
@@ -164,13 +131,13 @@ def test_long_names_are_reconstructed_or_refused_before_the_work(
     source, longest = tmp_path / "in", "a" * 251
     source.mkdir()
     shutil.copy(small_folder / "0.png", source / f"{longest}.jpg")
-    task = task_of(tiny_model, tmp_path, input=str(source), output=str(tmp_path / "out"))
-    modes.reconstruct(task)
+    task, places = task_of(tiny_model, tmp_path), (str(source), str(tmp_path / "out"))
+    modes.reconstruct(task, *places)
     assert (tmp_path / "out" / f"{longest}.png").is_file()
     shutil.copy(small_folder / "0.png", source / f"{longest}.bmp")  # each keeps its ending
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(InputError, match=r"would take 259 bytes.*give the image a shorter one"):
-        modes.reconstruct(task)
+        modes.reconstruct(task, *places)
     assert os.listdir(tmp_path) == ["in"]
 
 
@@ -178,9 +145,9 @@ def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tm
     source = Path(shutil.copytree(small_folder, tmp_path / "in"))
     before = {path.name: path.read_bytes() for path in source.iterdir()}
     for output in ("in", "in/out", "."):
-        task = task_of(tiny_model, tmp_path, input=str(source), output=str(tmp_path / output))
+        task = task_of(tiny_model, tmp_path)
         with pytest.raises(InputError, match=r"must be neither --input .* nor within or around it"):
-            modes.reconstruct(task)
+            modes.reconstruct(task, str(source), str(tmp_path / output))
     assert {path.name: path.read_bytes() for path in source.glob("*.*")} == before
 
 
@@ -188,7 +155,7 @@ def test_of_a_run_that_cannot_be_written_the_model_is_published_elsewhere(
     tiny_run, tiny_model, monkeypatch
 ):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write to all
-    task = modes.Task(tiny_model.config, tiny_run.workdir)
+    task = Task(tiny_model.config, tiny_run.workdir)
     with pytest.raises(InputError, match=r"cannot be written: publish its model .* --pretrained"):
         modes.sample(task)
 
@@ -197,17 +164,14 @@ def test_images_of_another_input_are_never_beside_new_codes(tiny_model, small_fo
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         shutil.copy(small_folder / "0.png", tmp_path / name / f"{name}.png")
-    out = str(tmp_path / "out")
-    one, two = (
-        task_of(tiny_model, tmp_path, input=str(tmp_path / name), output=out)
-        for name in ("one", "two")
-    )
-    modes.reconstruct(one)
-    modes.reconstruct(one)
+    task, out = task_of(tiny_model, tmp_path), str(tmp_path / "out")
+    one, two = ((str(tmp_path / name), out) for name in ("one", "two"))
+    modes.reconstruct(task, *one)
+    modes.reconstruct(task, *one)
     (tmp_path / "out" / "codes.json").unlink()  # as after a kill
     with pytest.raises(InputError, match=r"out holds another image, one\.png: delete the folder"):
-        modes.reconstruct(two)
-    modes.reconstruct(one)
+        modes.reconstruct(task, *two)
+    modes.reconstruct(task, *one)
     assert sorted(os.listdir(tmp_path / "out")) == ["codes.json", "one.png"]
 
 
@@ -218,10 +182,10 @@ def test_of_an_image_that_has_become_unreadable_no_earlier_result_stays(
     source.mkdir()
     for name in ("0.png", "1.png"):
         shutil.copy(small_folder / name, source)
-    task = task_of(tiny_model, tmp_path, input=str(source), output=str(out))
-    modes.reconstruct(task)
+    task = task_of(tiny_model, tmp_path)
+    modes.reconstruct(task, str(source), str(out))
     (source / "1.png").write_bytes(b"no image")
-    modes.reconstruct(task)
+    modes.reconstruct(task, str(source), str(out))
     assert sorted(os.listdir(out)) == ["0.png", "codes.json"]
 
 
@@ -229,7 +193,7 @@ def test_of_an_image_that_has_become_unreadable_no_earlier_result_stays(
 def test_a_run_within_its_images_is_refused(tiny_config, small_folder, workdir):
     config = tiny_config.with_fields({"data.path": str(small_folder)})
     with pytest.raises(InputError, match=r"is within the images.* give a --workdir elsewhere"):
-        modes.train(modes.Task(config, small_folder / workdir))
+        modes.train(Task(config, small_folder / workdir))
     assert all(path.suffix == ".png" for path in small_folder.iterdir())
     modes._check_outside(config, small_folder / ".runs" / "mine")  # hidden, and so no image
     modes._check_outside(config, small_folder.with_name("runs"))
@@ -246,23 +210,15 @@ def test_weights_of_evaluations_during_training_are_missed_before_it(
     fields = {"evaluate.features": "inception_2048", "evaluate.every": 10}
     config = tiny_config.with_fields(fields)
     with pytest.raises(InputError, match="no weights of VGG16, or set evaluate"):
-        modes.train(modes.Task(config, tmp_path / "run"))
+        modes.train(Task(config, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def with_parents(tiny_model) -> pivq_jax.inference.TrainedModel:
-    """The tiny model with forty sets of training images, as a published model has them."""
-    rng, space = np.random.default_rng(0), tiny_model.space
-    parents = [rng.choice(space.codebook_size, space.num_codes, False) for _ in range(40)]
-    return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
 
 
 def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
     model, out = with_parents, tmp_path / "out"
     config = model.config.with_fields({"sample.count": 11, "evaluate.batch_size": 4})
     # Beside a run, whose own pictures stay as they are.
-    modes.sample(modes.Task(config, tiny_run.workdir, model, output=str(out)))
+    modes.sample(Task(config, tiny_run.workdir, model), output=str(out))
     assert sorted(os.listdir(out)) == [f"{number:06d}.png" for number in range(11)]
     assert os.listdir(tmp_path) == ["out"]
     codes = model.sample(jax.random.key(config.seed), 11)
@@ -271,73 +227,21 @@ def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
     # Programs for batches of other sizes may round otherwise.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1)
     with pytest.raises(InputError, match="out exists: give a new --output"):
-        modes.sample(modes.Task(config, tmp_path, model, output=str(out)))
+        modes.sample(Task(config, tmp_path, model), output=str(out))
 
 
 def test_samples_that_the_disk_does_not_take_leave_nothing(with_parents, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "_write_png", full_disk)
     config, out = with_parents.config.with_fields({"sample.count": 3}), tmp_path / "out"
     with pytest.raises(OSError, match=r"No space left on device: .*out"):
-        modes.sample(modes.Task(config, tmp_path, with_parents, output=str(out)))
+        modes.sample(Task(config, tmp_path, with_parents), output=str(out))
     assert not os.listdir(tmp_path)
-
-
-def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_path, monkeypatch):
-    model, drawn = dataclasses.replace(with_parents, prior=object()), []
-
-    def draw(session, count, temperature, first=0):
-        drawn.append((count, temperature, first))
-        return model.parents[:count]
-
-    monkeypatch.setattr(stages, "draw_sets", draw)
-    monkeypatch.setattr(stages, "MOST_IN_GRID", 8)
-    config = model.config.with_fields({"sample.count": 8, "sample.temperature": 0.7})
-    modes.sample(modes.Task(config, tmp_path, model, prior=True))
-    more = config.with_fields({"sample.count": 11})
-    out = tmp_path / "out"
-    modes.sample(modes.Task(more, tmp_path, model, prior=True, output=str(out)))
-    assert drawn == [(8, 0.7, 0), (8, 0.7, 0), (3, 0.7, 8)]
-    assert sorted(os.listdir(tmp_path)) == ["out", "prior_samples.png"]
-    assert len(os.listdir(out)) == 11
-    with pytest.raises(InputError, match="no prior: train one"):
-        modes.sample(modes.Task(config, tmp_path, with_parents, prior=True))
-    monkeypatch.setattr(modes, "dataset_from_config", no_images)  # a run's model has no parents
-    alone = dataclasses.replace(model, parents=None)
-    modes.sample(modes.Task(config, tmp_path / "run", alone, prior=True))
-    assert os.listdir(tmp_path / "run") == ["prior_samples.png"]
-
-
-def test_a_model_with_labels_edits_images_without_its_data(
-    with_parents, small_folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(modes, "dataset_from_config", no_images)
-    labels = Labels(np.arange(40)[:, None] % 2, {"shade": ("dark", "light")})
-    model, out = dataclasses.replace(with_parents, labels=labels), tmp_path / "out"
-    given = {"set": {"shade": "dark"}, "input": str(small_folder), "output": str(out)}
-    modes.edit(task_of(model, tmp_path, **given))
-    assert (out / "codes.json").exists()
-
-
-def no_images(config):
-    raise AssertionError("images were opened")
-
-
-def test_the_config_of_a_run_need_not_be_one_of_today(tiny_run, tmp_path):
-    workdir = Path(shutil.copytree(tiny_run.workdir, tmp_path / "run"))
-    held = json.loads((workdir / "config.json").read_text())
-    held["quantizer"]["old"] = 3
-    (workdir / "config.json").write_text(json.dumps(held))
-    config = config_of_model(read_config(workdir), "here")
-    for given in (True, False):  # as with fields beside --workdir, and without
-        assert modes._open_model(modes.Task(config, workdir, config_given=given)).step > 0
-    with pytest.raises(InputError, match=r"another config, with seed = 0:"):
-        modes._open_model(modes.Task(config.with_fields({"seed": 5}), workdir))
 
 
 def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_parents, tmp_path):
     config = with_parents.config.with_fields({"sample.count": 4_097})
     with pytest.raises(InputError, match=r"4,097 .* than the 4,096 of one picture: give --output"):
-        modes.sample(modes.Task(config, tmp_path, with_parents))
+        modes.sample(Task(config, tmp_path, with_parents))
     assert not os.listdir(tmp_path)
 
 
@@ -347,61 +251,11 @@ def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, f
     drawn = []
     for changes in ({}, {field: value}, {"evaluate.images": 8}):
         config = with_parents.config.with_fields(changes)
-        modes.sample(modes.Task(config, tmp_path, with_parents))
+        modes.sample(Task(config, tmp_path, with_parents))
         drawn.append((tmp_path / "samples.png").read_bytes())
     assert drawn[0] != drawn[1]
-    session = modes._open_with_parents(modes.Task(config, tmp_path, with_parents))
+    session = modes._open_with_parents(Task(config, tmp_path, with_parents))
     assert len(session.pool) == len(session.pool_codes) == 8
-
-
-def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(
-    published, tmp_path, capsys
-):
-    model = pivq_jax.from_pretrained(published)
-    before = model.parents
-    session = modes._open_with_images(task_of(model, tmp_path), model)
-    assert "training images, as they decode" in capsys.readouterr().out
-    model, dataset = session.model, session.whole
-    assert len(dataset.train) == len(model.parents) == 2  # of less than 200, two are left
-    assert len(dataset.test) == len(before) - 2
-    np.testing.assert_array_equal(model.parents, before[:2])
-    first = np.asarray(images_to_uint8(model.decode(before[2:3])))[0]
-    np.testing.assert_array_equal(dataset.test[0]["image"], first)
-
-
-@pytest.mark.slow
-def test_faces_are_edited(commands, tmp_path):
-    model = ["--pretrained=toon_faces", "--mode=edit"]
-    done = commands.run(*model, directory=tmp_path)
-    assert done.code == 0 and done.stdout.endswith(f"wrote {tmp_path}/edits.png\n"), done.stderr
-    assert Image.open(tmp_path / "edits.png").size == (1_450, 1_500)
-    done = commands.run(*model, "--set=hair=bun", "--set=eyes=wide", directory=tmp_path)
-    edited = tmp_path / "edits_hair_bun_eyes_wide.png"
-    assert done.code == 0 and Image.open(edited).size[0] == 1_042, done.stderr
-    (run := tmp_path / "run").mkdir()
-    done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=run)
-    assert done.code == 2 and f"{run}/edited_hair_bun must be neither --input" in done.stderr
-    elsewhere = tmp_path.with_name(f"{tmp_path.name}_edited")
-    done = commands.run(
-        *(*model, "--set=hair=bun", f"--input={tmp_path}", f"--output={elsewhere}"), directory=run
-    )
-    assert done.code == 0, done.stderr
-    codes = json.loads((elsewhere / "codes.json").read_text())
-    assert codes.keys() == {"edits.png", edited.name}
-    found = pivq_jax.from_pretrained("toon_faces").read_factors(np.array([*codes.values()]))
-    assert (found[:, 4] == 0).all()  # hair: bun
-    done = commands.run(*model, "--set=hair=red", directory=tmp_path)
-    assert done.code == 2 and "hair = 'red' is unknown: use one of bun" in done.stderr
-
-
-@pytest.mark.slow
-def test_faces_are_completed(commands, tmp_path):
-    done = commands.run(
-        "--pretrained=toon_faces", "--mode=complete", "--hide=centre", directory=tmp_path
-    )
-    picture = tmp_path / "completions_centre.png"
-    assert done.code == 0 and done.stdout.endswith(f"wrote {picture}\n"), done.stderr
-    assert Image.open(picture).size[0] > 1_000 and "24/24" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -410,8 +264,6 @@ def test_faces_are_completed(commands, tmp_path):
         ([], ["--pretrained", "give --mode, one of evaluate, sample"]),
         (["--mode=sample", "--config.model.width=32"], ["model.width = 16", "leave out --config"]),
         (["--mode=sample", "--workdir={run}"], ["holds a run", "--workdir"]),
-        (["--mode=edit", "--set=hair"], ["--set=hair", "as in --set=hair=bun"]),
-        (["--mode=edit", "--set=a=b", "--set=a=c"], ["--set=a=c", "once"]),
     ],
 )
 def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):
@@ -422,57 +274,7 @@ def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_mode_cannot_do_is_refused(published, tiny_run, small_folder, tmp_path):
+def test_a_run_is_not_written_by_another_model(published, tiny_run, small_folder):
     model = pivq_jax.from_pretrained(published)
-    task, changes = task_of(model, tmp_path), {"hair": "bun"}
-    for mode, fields, words in (
-        (modes.edit, {"set": changes}, "labelled images.* have none"),
-        (modes.edit, {"set": changes, "input": str(small_folder)}, "labelled images.* have none"),
-        (modes.edit, {"input": "."}, "give --set"),
-        (modes.edit, {"set": changes, "output": "out"}, "--output is for .*--input"),
-        (
-            modes.reconstruct,
-            {"input": str(small_folder), "workdir": tiny_run.workdir},
-            "holds a run.* --workdir",
-        ),
-    ):
-        with pytest.raises(InputError, match=words):
-            mode(dataclasses.replace(task, **fields))
-    assert not list(tmp_path.iterdir())
-
-
-# Steps take the place of opening the model, after which those of the prior begin.
-PRIOR = """
-import sys, time
-from pathlib import Path
-from pivq_jax import main, modes
-from pivq_jax.common.stopping import Interrupted, stop_requests
-
-def load(workdir):
-    with stop_requests() as asked:
-        for step in range(1, 100_000):
-            time.sleep(0.01)
-            if step == 20:
-                (workdir / "{index}").touch()
-            if stop := asked():
-                raise Interrupted(stop, step)
-
-modes.load = load
-how = "--distributed={how}"
-sys.argv = ["", "--config=toon_faces:smoke", "--mode=train_prior", "--workdir={workdir}", how]
-main.run()
-"""
-
-
-@pytest.mark.slow
-def test_several_processes_that_train_a_prior_stop_at_one_step(commands, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(load_config("toon_faces:smoke").to_dict()))
-    pair = start_pair(
-        lambda index, how: commands.start(code=PRIOR.format(index=index, how=how, workdir=tmp_path))
-    )
-    ready = [tmp_path / name for name in "01"]
-    pair[1].kill_when(lambda: all(path.exists() for path in ready), signal.SIGTERM)
-    done = [command.wait() for command in pair]
-    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
-    last = [one.stdout.splitlines()[-1] for one in done]
-    assert last[0] == last[1] and last[0].startswith("stopped at step ")
+    with pytest.raises(InputError, match=r"holds a run.* --workdir"):
+        modes.reconstruct(task_of(model, tiny_run.workdir), str(small_folder))

@@ -83,6 +83,14 @@ export class BrowserBackend {
     return model;
   }
 
+  async model() {
+    return this.#model;
+  }
+
+  async progress() {
+    return { text: "", fraction: 1 };
+  }
+
   async examples(start, count) {
     const album = await this.#tests();
     const { mostExamples, examples } = this.#model;
@@ -132,6 +140,10 @@ export class BrowserBackend {
     const direction = Array.from({ length: this.#codebook.dim }, normal);
     const codes = recombine(pairs, this.#codebook, direction, 0.5, this.#lift);
     return { a, b, pairs, codes };
+  }
+
+  async draw() {
+    throw new BackendError("There is no prior on this page: use the explorer of the package.");
   }
 
   async nearest(codes, signal) {
@@ -274,7 +286,7 @@ async function readImage(file) {
     throw new BackendError(`The image has ${wide} x ${high} pixels, more than ${most}: make it smaller.`);
   }
   const bitmap = claimed && (await createImageBitmap(file, EXACT).catch(() => null));
-  if (!bitmap) throw new BackendError("The file is no PNG or JPEG image: choose another one.");
+  if (!bitmap) throw new BackendError("The file is no PNG, JPEG or WebP image: choose another one.");
   const { width, height } = bitmap; // as it is shown, which may be turned
   const side = Math.min(width, height);
   const context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });

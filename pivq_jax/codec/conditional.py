@@ -4,7 +4,7 @@ A set S of N entries has the probability prod_{k in S} w_k / e_N(w), where e_N i
 symmetric polynomial of the weights (conditional Bernoulli: Chen, Dempster and Liu 1994). The code
 tells for each entry in turn whether the set holds it, by integers, so that every machine decodes
 alike. Code words are those of Shannon, Fano and Elias: none is the beginning of another one, so
-they are stored without their lengths. docs/codec.md describes every step.
+they are stored without their lengths. docs/codec_format.md describes every step.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The file of codes, to the bit: docs/codec.md has a table of its parts.
+"""The file of codes, to the bit: docs/codec_format.md has a table of its parts.
 
 It has a head of numbers, most significant byte first; a compressed list of what the code needs and
 of the names; the codes; and a checksum, which is the first bytes of SHA-256 of all before it.
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from flax import traverse_util
 
-from pivq_jax.codec.names import MAX_NAMES, check_names
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.weights import digest
+from pivq_jax.data import MAX_NAMES, check_names
 
 MAGIC = b"PIVQ"
 KINDS = ("matching", "nearest", "positional")
@@ -96,7 +96,9 @@ def parse(content: bytes, origin: str, most: int | None = None) -> Contents:
     what was written.
     """
     if content[:4] != MAGIC:
-        raise InputError(f"{origin} is not a file of codes: give one that --mode=compress wrote")
+        raise InputError(
+            f"{origin} is not a file of codes: give one that pivq_jax.codec compress wrote"
+        )
     if len(content) > MAX_FILE:
         raise InputError(f"{origin} has more than {MAX_FILE:,} bytes: give one of fewer images")
     if content[4:5] not in (b"", b"\1", b"\2"):

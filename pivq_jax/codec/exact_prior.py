@@ -2,7 +2,8 @@
 
 Products of matrices are those of integers, held as float64, whose sums stay below 2**53 and are
 exact in any order. Everything else is +, -, *, /, square root, rounding and comparison of pairs of
-float64, which IEEE 754 defines, and sums have a fixed order. docs/codec.md describes every step.
+float64, which IEEE 754 defines, and sums have a fixed order. docs/codec_format.md describes every
+step.
 """
 
 import math
@@ -41,7 +42,7 @@ class ExactPrior:
     def __init__(self, prior: Prior | None, num_codes: int) -> None:
         if prior is None:
             raise InputError(
-                "this model has no prior to code with: train one with --mode=train_prior, or use"
+                "this model has no prior to code with: train one with pivq_jax.prior train, or use"
                 " the short code"
             )
         network = prior.network

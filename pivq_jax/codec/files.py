@@ -71,7 +71,7 @@ def read(path: str | Path, model: TrainedModel) -> ImageCodes:
     Raises:
         InputError: if there is no such file, it is not a file of codes, is damaged, of another
             version, of another model, or written with a prior that the model does not have; or if
-            it has more than 2^25 codes, which `--mode=decompress` decodes.
+            it has more than 2^25 codes, which `pivq_jax.codec decompress` decodes.
     """
     return _decoded(open_file(path, model), model, str(path))
 
@@ -100,7 +100,7 @@ def _decoded(
     if count * num_codes > MAX_CODES:
         raise InputError(
             f"{origin} has {count * num_codes:,} codes, more than {MAX_CODES:,}: read it with"
-            " --mode=decompress"
+            " pivq_jax.codec decompress"
         )
     codes, start = np.empty((count, num_codes), np.int32), 0
     size = min(max(2**20 // num_codes, 1), count)
@@ -182,7 +182,7 @@ def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:
         if to_write and model.prior and not model.prior.finished:
             raise InputError(
                 "the prior of this model is not trained to its end, and its files could not be read"
-                " after that: continue with --mode=train_prior, or use the short code"
+                " after that: continue with pivq_jax.prior train, or use the short code"
             )
 
 
@@ -190,7 +190,7 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
     """Reads and checks a file whose codes are not yet decoded."""
     file = as_path(str(path))
     if not file.is_file():
-        raise InputError(f"no file {file}: give one that --mode=compress wrote")
+        raise InputError(f"no file {file}: give one that pivq_jax.codec compress wrote")
     with file.open("rb") as opened:
         content = opened.read(len(container.MAGIC))
         if content == container.MAGIC:  # otherwise it may be anything, and larger than the memory

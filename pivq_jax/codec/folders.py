@@ -1,7 +1,6 @@
 """Folders of images to files of codes, and back."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -9,7 +8,6 @@ import numpy as np
 
 from pivq_jax.codec.container import check_size, pack, pack_list
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
-from pivq_jax.codec.names import png_names
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     check_directory,
@@ -22,36 +20,9 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.common.psnr import psnr
-from pivq_jax.data import is_image, list_images, load_image
-from pivq_jax.inference import TrainedModel, decode_batched, describe_psnr, encode_split
+from pivq_jax.data import is_image, list_images, png_names
+from pivq_jax.inference import TrainedModel, decode_batched, describe_psnr, encoded_images
 from pivq_jax.sampling import capacity
-
-
-def encoded_images(
-    model: TrainedModel, source: Path, files: Sequence[str], doing: str
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Yields the images of each batch of files by file, and their codes, int32 [B, N].
-
-    Those that cannot be read are reported and left out. Raises InputError at the end if there was
-    none to yield.
-    """
-    size, batch_size = model.config.data.image_size, model.config.evaluate.batch_size
-    first, found = jax.process_index() == 0, False
-    with progress_bar(desc=doing, total=len(files), unit=" images", disable=not first) as bar:
-        for start in range(0, len(files), batch_size):
-            images = {}
-            for file in (batch := files[start : start + batch_size]):
-                try:
-                    images[file] = load_image(source / file, size)
-                except InputError as error:
-                    if first:
-                        bar.write(f"skipped: {error}")
-            if images:
-                found = True
-                yield images, encode_split(model, [{"image": x} for x in images.values()])
-            bar.update(len(batch))
-    if not found:
-        raise InputError(f"no readable image in {source}: see the lines above")
 
 
 def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed") -> None:

@@ -5,12 +5,13 @@ collectives inserted by the compiler.
 """
 
 import contextlib
+import hashlib
 import os
 import platform
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError, brief, printable
-from pivq_jax.common.lock import DirectoryLock, machine
 
 __all__ = ["make_mesh"]
 
@@ -33,7 +33,7 @@ MIN_SHARDED_SIZE = 2**14
 GRACE = 10.0  # seconds; see `end_without_others`
 PATIENCE = 900  # seconds in which all processes must have begun
 LONGEST = 2**14  # bytes of what processes tell each other
-LONGEST_VALUE = 100  # characters of a value that they compare; a config has about 100 values
+LONGEST_VALUE = 100  # characters of a value that they tell; a config has about 100 values
 
 
 def join_processes(how: str) -> None:
@@ -177,7 +177,7 @@ def check_alike(values: Mapping[str, Any], remedy: str) -> None:
     """
     if jax.process_count() == 1:
         return
-    own = [f"{name} = {repr(value)[:LONGEST_VALUE]}" for name, value in values.items()]
+    own = [f"{name} = {_shortened(repr(value))}" for name, value in values.items()]
     first = from_first_process("\n".join(own)).split("\n")
     here, there = (sorted({*lines} - {*others}) for lines, others in ((own, first), (first, own)))
     message = ""
@@ -190,6 +190,26 @@ def check_alike(values: Mapping[str, Any], remedy: str) -> None:
     differs = np.asarray(multihost_utils.process_allgather(np.int32(bool(message))))
     if differs.any():
         raise InputError(_from_process(int(differs.argmax()), message))
+
+
+def _shortened(text: str) -> str:
+    """A text, or the start of a long one and a hash of it: long paths differ at their end."""
+    if len(text) <= LONGEST_VALUE:
+        return text
+    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:8]
+    return f"{text[: LONGEST_VALUE - 20]}... (hash {digest})"
+
+
+def check_same_arrays(name: str, arrays: Any, remedy: str) -> None:
+    """Refuses processes whose nested arrays differ, as those of two files; see `check_alike`."""
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
+        held = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {held.shape} {held.dtype}".encode())
+        digest.update(held.tobytes())
+    check_alike({name: f"hash {digest.hexdigest()[:8]}"}, remedy)
 
 
 def check_in_first_process(check: Callable[[], Any]) -> None:
@@ -211,18 +231,16 @@ def check_in_first_process(check: Callable[[], Any]) -> None:
         raise raised
 
 
-@contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[DirectoryLock]:
-    """Locks a directory in process 0 for all of them; if it is in use, all raise InputError."""
-    lock = DirectoryLock(directory)
-    with contextlib.ExitStack() as held:
-        check_in_first_process(lambda: held.enter_context(lock))
-        yield lock
-
-
 def max_over_processes(number: int) -> int:
     """Returns the largest number that any process gives; all processes must call this."""
     return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def machine() -> str:
+    """Identifies this machine since it was started; hosts of containers may have one name."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return platform.node()
 
 
 def processes_of_host() -> int:

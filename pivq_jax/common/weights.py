@@ -21,9 +21,6 @@ from pivq_jax.common.errors import InputError, brief, listed
 from pivq_jax.common.files import cache_folder, write_atomically
 from pivq_jax.common.output import progress_bar
 
-# A tree of arrays by name. `optax.Params` is no stricter for mypy, and long in the reference.
-Params = Any
-
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
 _DTYPES = {
     "F64": np.float64,
@@ -118,7 +115,7 @@ def pack_arrays(arrays: Mapping[str, Any], metadata: dict[str, str] | None = Non
 
 
 def digest(arrays: Mapping[str, Any]) -> bytes:
-    """The SHA-256 of float32 arrays by name, as docs/codec.md defines it for fingerprints."""
+    """The SHA-256 of float32 arrays by name, as docs/codec_format.md has it for fingerprints."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name], "<f4")

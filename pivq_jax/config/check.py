@@ -17,7 +17,7 @@ import pivq_jax
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.common.parallel import check_alike
-from pivq_jax.config.fields import ADDED, BUILT_FROM, PATHS, Config, all_fields
+from pivq_jax.config.fields import BUILT_FROM, PATHS, Config, all_fields
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, PriorConfig
 
 MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
@@ -29,10 +29,15 @@ UNTRAINED: tuple[str, ...] = (
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample.", "prior."),
 )
+# Fields that may change when a run gets more steps, so that what they say keeps its step.
+SHARES = (
+    *("quantizer.init_at", "quantizer.freeze_at", "adversarial.start_at"),
+    "optimizer.warmup",
+)
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 # Not used if the discriminator judges nothing.
 DISCRIMINATOR_ALONE: tuple[str, ...] = (
-    *("adversarial.perceptual", "adversarial.start_step"),
+    *("adversarial.perceptual", "adversarial.start_at"),
     *("adversarial.learning_rate", "adversarial.channels"),
 )
 
@@ -89,9 +94,9 @@ def check_config(config: Config, training: bool) -> None:
         )
     if adversarial.is_used:
         need(
-            adversarial.start_step >= quantizer.init_step,
-            f"adversarial.start_step = {adversarial.start_step} must not be before"
-            f" quantizer.init_step = {quantizer.init_step}",
+            adversarial.start_at >= quantizer.init_at,
+            f"adversarial.start_at = {adversarial.start_at} must not be before"
+            f" quantizer.init_at = {quantizer.init_at}",
         )
         need(
             size >= 16 and size % 2 == 0,
@@ -99,14 +104,14 @@ def check_config(config: Config, training: bool) -> None:
             " adversarial.weight = adversarial.recombined_weight = 0",
         )
         need(
-            not quantizer.freezes or adversarial.start_step <= quantizer.freeze_step,
-            f"adversarial.start_step = {adversarial.start_step} must not be after"
-            f" quantizer.freeze_step = {quantizer.freeze_step}",
+            not quantizer.freezes or adversarial.start_at <= quantizer.freeze_at,
+            f"adversarial.start_at = {adversarial.start_at} must not be after"
+            f" quantizer.freeze_at = {quantizer.freeze_at}",
         )
     need(
-        not quantizer.freezes or quantizer.freeze_step > quantizer.init_step,
-        f"quantizer.freeze_step = {quantizer.freeze_step} must be after quantizer.init_step ="
-        f" {quantizer.init_step}, or 0",
+        not quantizer.freezes or quantizer.freeze_at > quantizer.init_at,
+        f"quantizer.freeze_at = {quantizer.freeze_at} must be after quantizer.init_at ="
+        f" {quantizer.init_at}, or 1",
     )
     latents = quantizer.init_batches * train.batch_size * config.model.num_codes
     need(
@@ -114,7 +119,6 @@ def check_config(config: Config, training: bool) -> None:
         f"quantizer.init_batches = {quantizer.init_batches} batches give {latents} latents, fewer"
         f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
     )
-    _check_begins(config)
     _need_multiple(config, "prior.width", "prior.heads")
     if training:
         first = config.profile.first_step
@@ -124,23 +128,6 @@ def check_config(config: Config, training: bool) -> None:
             " set profile.steps = 0",
         )
         check_devices(config, jax.device_count())
-
-
-def _check_begins(config: Config) -> None:
-    """Checks that what begins or ends within training does so before its last step."""
-    steps = config.train.steps
-    begins = {"quantizer.init_step": 1 / 2, "optimizer.warmup_steps": 1 / 10}  # what would do
-    if config.adversarial.is_used:
-        begins["adversarial.start_step"] = 2 / 3
-    if config.quantizer.freezes:
-        begins["quantizer.freeze_step"] = 2 / 3
-    late = [name for name in begins if attrgetter(name)(config) >= steps]
-    need(
-        not late,
-        " and ".join(f"{name} = {attrgetter(name)(config)}" for name in late)
-        + f" must be below train.steps = {steps}: raise that, or lower the former, as in "
-        + " ".join(f"--config.{name}={int(begins[name] * steps)}" for name in late),
-    )
 
 
 def check_fields(config: Config, names: Container[str] | None = None) -> None:
@@ -227,8 +214,9 @@ def check_workdir(
 ) -> None:
     """Checks that a workdir is new or belongs to a run with the same config, and is writable.
 
-    Without `writes`, it need not be writable; with `extends`, the config may have more steps. A run
-    that ended before its first step, such as for too little memory, counts as none.
+    Without `writes`, it need not be writable; with `extends`, the config may have more steps, and
+    then other `SHARES`. A run that ended before its first step, such as for too little memory,
+    counts as none.
     """
     check_directory(workdir, "--workdir", writes)
     checkpoints, log = workdir / "checkpoints", workdir / "log.jsonl"
@@ -243,13 +231,12 @@ def check_workdir(
     begun |= checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
     if not begun and saved.keys() >= config.to_dict().keys():  # others have a config.json, too
         return
+    free: tuple[str, ...] = ()
     match saved:
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
             saved = saved | {"train": saved["train"] | {"steps": config.train.steps}}
-    if not extends:  # a model of another version opens, whatever fields are given
-        with contextlib.suppress(InputError):  # of a damaged config, whose differences are listed
-            saved = Config.of_model(saved).to_dict()
-    if differences := trained_differences(saved, config):
+            free = SHARES
+    if differences := trained_differences(saved, config, free):
         check = " (a check, no model)" if str(saved.get("name", "")).endswith("_smoke") else ""
         raise InputError(
             f"{workdir} holds a run{check} of another config, with {', '.join(differences)}:"
@@ -257,12 +244,15 @@ def check_workdir(
         )
 
 
-def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
+def trained_differences(
+    held: dict[str, Any], config: Config, free: tuple[str, ...] = ()
+) -> list[str]:
     """Lists the differences between two configs that make their trained models different.
 
-    Each is a phrase, the field and its value in `held`, nested dictionaries.
+    Each is a phrase, the field and its value in `held`, nested dictionaries. The fields `free` may
+    differ.
     """
-    free = UNTRAINED
+    free += UNTRAINED
     if config.optimizer.name != "muon":
         free += MUON_ALONE
     if not config.loss.recombination:
@@ -275,10 +265,9 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
 
 
 def read_config(workdir: Path, flag: str = "--workdir") -> dict[str, Any]:
-    """Reads the resolved config of the run in a workdir, completed by `with_added_fields`.
+    """Reads the resolved config of the run in a workdir, named by `flag`.
 
-    That of a published model is refused: its description is with its weights. `flag` names the
-    directory.
+    That of a published model is refused: its description is with its weights.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -287,12 +276,10 @@ def read_config(workdir: Path, flag: str = "--workdir") -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        config = read_json(path)
-        of_model = "format_version" in config
-        config = with_added_fields(config["config"] if of_model else config)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        config = dict(read_json(path))  # what was read may be no object
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another {flag}") from error
-    if of_model:
+    if "format_version" in config:
         raise InputError(
             f"{workdir} is a published model, no run: give it as --pretrained, or to"
             " pivq_jax.from_pretrained"
@@ -301,9 +288,9 @@ def read_config(workdir: Path, flag: str = "--workdir") -> dict[str, Any]:
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:
-    """Builds the config of a trained model, possibly of another version; see `Config.of_model`."""
+    """Builds the config of a trained model; the message names its place, `origin`."""
     try:
-        config = Config.of_model(values)
+        config = Config.from_dict(values)
         check_fields(config, BUILT_FROM)
         check_model(config)
         return config
@@ -316,16 +303,3 @@ def prior_settings(values: Mapping[str, Any]) -> PriorConfig:
     config = Config().with_fields({f"prior.{name}": value for name, value in values.items()})
     check_config(config, training=False)
     return config.prior
-
-
-def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """Adds fields that were introduced after a config was saved, to a copy.
-
-    A missing section is only added if it was introduced later as a whole; another one is reported
-    where it is used.
-    """
-    config = dict(config)  # what was read may be no object
-    for name, fields in ADDED.items():
-        if name in config or fields.keys() == {*Config()[name].keys()}:
-            config[name] = fields | config.get(name, {})
-    return config

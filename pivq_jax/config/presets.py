@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from pivq_jax.common.errors import meant
 from pivq_jax.config.fields import Config
 
 # The recipe for photographs of faces on accelerators: that of configs/faces.py with more codes.
@@ -17,14 +18,14 @@ ACCELERATOR = {
     "model.dtype": "bfloat16",
     "model.num_codes": 256,
     "quantizer.codebook_size": 16_384,
-    "quantizer.init_step": 65_000,
+    "quantizer.init_at": 0.65,
     "quantizer.init_batches": 16,
     "quantizer.noise": 0.4,
     "loss.perceptual": 1.0,
     "loss.perceptual_shift": 3,
     "optimizer.learning_rate": 3e-4,
     "optimizer.muon_learning_rate": 1.2e-3,
-    "optimizer.warmup_steps": 1_000,
+    "optimizer.warmup": 0.01,
     "train.steps": 100_000,
     "train.batch_size": 256,
     "train.ema_decay": 0.9999,
@@ -57,12 +58,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.set_depth": 1,
         "model.decoder_depth": 1,
         "model.output_channels": 8,
-        "quantizer.init_step": 20,
+        "quantizer.init_at": 0.333,
         "quantizer.init_batches": 16,
         "quantizer.revive_every": 20,
-        "adversarial.start_step": 40,
+        "adversarial.start_at": 0.667,
         "adversarial.channels": 8,
-        "optimizer.warmup_steps": 10,
+        "optimizer.warmup": 0.167,
         "train.steps": 60,
         "train.batch_size": 16,
         "train.log_every": 10,
@@ -113,7 +114,8 @@ def with_variants(
     for variant in sorted(asked, key="smoke".__eq__):  # which shrinks what others enlarge
         if variant not in VARIANTS | own:
             names = ", ".join(VARIANTS | own)
-            raise ValueError(f"config variant {variant!r} is unknown: use {names}")
+            asks = meant(variant, VARIANTS | own)
+            raise ValueError(f"config variant {variant!r} is unknown{asks or ':'} use {names}")
         config.update_from_flattened_dict(VARIANTS.get(variant, {}) | own.get(variant, {}))
     config.name = "_".join([config.name, *asked])
     return config

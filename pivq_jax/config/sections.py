@@ -67,6 +67,11 @@ INT32 = Limit(
 )
 
 
+def step_at(share: float, steps: int) -> int:
+    """Returns the step at a share of a run of so many steps, the last one at most."""
+    return min(round(share * steps), steps - 1)
+
+
 def setting(default: Any, description: str, limit: Limit | None = None) -> Any:
     """Defines a field of a section, with a default that suits a laptop's CPU."""
     return dataclasses.field(default=default, metadata={"description": description, "limit": limit})
@@ -146,18 +151,20 @@ class QuantizerConfig(Section):
         "auto", "solver of matching, in recombination too: see matching.md", one_of(METHODS)
     )
     codebook_size: int = setting(512, "K, must exceed N under matching", between(1, 1_048_576))
-    init_step: int = setting(
-        800, "step at which the codebook is initialized; no quantization before it", NOT_NEGATIVE
+    init_at: float = setting(
+        0.1,
+        "fraction of the run at which the codebook is initialized; no quantization before it",
+        BELOW_ONE,
     )
     noise: float = setting(
-        0.0, "standard deviation of noise before init_step; that of latents is 1", NOT_NEGATIVE
+        0.0, "standard deviation of noise before init_at; that of latents is 1", NOT_NEGATIVE
     )
     init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
-    freeze_step: int = setting(
-        0,
-        "step from which encoder and codebook stay as they are, and the decoder alone learns; 0:"
-        " all learn to the end",
-        NOT_NEGATIVE,
+    freeze_at: float = setting(
+        1.0,
+        "fraction of the run from which encoder and codebook stay as they are, and the decoder"
+        " alone learns; 1: all learn to the end",
+        FRACTION,
     )
     revive_every: int = setting(
         100, "steps between re-initializations of dead entries", at_least(1)
@@ -170,7 +177,7 @@ class QuantizerConfig(Section):
     @property
     def freezes(self) -> bool:
         """Whether encoder and codebook are fixed at some step."""
-        return self.freeze_step > 0
+        return self.freeze_at < 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +222,11 @@ class AdversarialConfig(Section):
     perceptual: float = setting(
         1.0, "of LPIPS by VGG16, on what the discriminator sees of reconstructions", NOT_NEGATIVE
     )
-    start_step: int = setting(4_000, "discriminator's first step; not before quantizer.init_step")
+    start_at: float = setting(
+        0.5,
+        "fraction of the run at which the discriminator starts; not before quantizer.init_at",
+        BELOW_ONE,
+    )
     learning_rate: float = setting(5e-4, "of the discriminator", POSITIVE)
     channels: int = setting(64, "of its heads, one for each feature map", between(1, 16_384))
 
@@ -235,7 +246,7 @@ class OptimizerConfig(Section):
     learning_rate: float = setting(1.5e-3, "AdamW's peak", POSITIVE)
     muon_learning_rate: float = setting(6e-3, "Muon's peak", POSITIVE)
     momentum: float = setting(0.95, "Muon's", BELOW_ONE)
-    warmup_steps: int = setting(200, "steps of linear warm-up", NOT_NEGATIVE)
+    warmup: float = setting(0.025, "fraction of the run in which the rates rise", BELOW_ONE)
     weight_decay: float = setting(
         0.01, "decoupled; of all parameters with several axes except the codebook", NOT_NEGATIVE
     )
@@ -294,7 +305,7 @@ class EvaluateConfig(Section):
     )
     images: int = setting(
         0,
-        "at most this many images of each split are used, also by train_prior and sample; 0: all",
+        "at most this many images of each split are used, also by sample and for a prior; 0: all",
         at_least(0),
     )
     features: str = setting(

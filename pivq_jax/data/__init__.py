@@ -23,14 +23,17 @@ from pivq_jax.data.images import (
     is_image,
     load_image,
 )
+from pivq_jax.data.names import MAX_NAMES, check_names, png_names
 from pivq_jax.data.sources import RandomSource, RecordSource, Source, first_images
 from pivq_jax.data.tfds_directory import PREPARE_AGAIN, open_directory
 from pivq_jax.data.tree import list_images
 
 __all__ = [
+    "MAX_NAMES",
     "NAMES",
     "Dataset",
     "Source",
+    "check_names",
     "decode_image",
     "first_images",
     "images_to_float",
@@ -39,6 +42,7 @@ __all__ = [
     "list_images",
     "load_dataset",
     "load_image",
+    "png_names",
 ]
 
 # Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
@@ -200,6 +204,4 @@ def _open_prepared(name: str, image_size: int, directory: Path, group: str = "")
         for split in splits.values():
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
-    if name == "toon_faces":  # earlier versions wrote a value as it is misspelled in the drawings
-        factors = toon_faces.FACTORS
     return Dataset(name, image_size, **splits, factors=factors)

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from pivq_jax.common.errors import InputError, brief, printable
-from pivq_jax.common.retry import may_pass
+from pivq_jax.common.storage import may_pass
 
 # Extensions of each of Pillow's formats. No other format is decoded, whatever a file is named:
 # Pillow runs Ghostscript on PostScript, for example.

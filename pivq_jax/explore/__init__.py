@@ -4,7 +4,7 @@
 refuses requests that do not come from the page; `page/` is the page. See docs/explorer.md.
 The server needs `pip install '.[explore]'` in a checkout.
 
-Only the page is public: `--mode=explore` starts it. This package has no public Python names.
+Only the page is public: `python -m pivq_jax.explore` starts it. There are no public Python names.
 """
 
 __all__: list[str] = []

@@ -1,11 +1,13 @@
 """Computes what the page asks for, with a trained model and without web code.
 
-It takes and returns arrays of fixed shapes, so that nothing compiles after `Engine` is made. Two
-threads must not use it at once.
+It takes and returns arrays of fixed shapes, so that nothing compiles twice. Two threads must not
+use it at once.
 """
 
 import dataclasses
-from functools import cached_property
+import itertools
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,14 +28,20 @@ from pivq_jax.explore.factors import (
     read_values,
     words,
 )
-from pivq_jax.explore.pool import encode_pool, nearest, shrink
+from pivq_jax.explore.pool import decoded_pool, encode_pool, nearest, shrink
 from pivq_jax.explore.uploads import MAX_BYTES
-from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import Decoded, TrainedModel
 from pivq_jax.sampling import Labels
 
 # Images decoded at once. More would not be much faster, and a large model would be busy for long.
 BATCH = 4
+DECODED = 32  # training images that are decoded between two answers
+TEMPERATURE = 0.8  # of the prior; it gives the best samples (docs/prior.md)
 PARENTS = 500  # pairs that new faces are of, where the config wants parents that fit
+# The page opens on the pair of the first images of which most exchanges of a code are seen: they
+# change this share of the pixels by more than `SEEN` grey levels.
+OPENING, OPENING_SETS = 6, 160  # images, and sets decoded to find the pair
+SEEN, SHARE = 30, 0.05
 MAX_EXAMPLES = 48  # most images of `Engine.examples` at once
 MAX_FILE_IMAGES = 10_000  # of a file of codes, of which the first is shown
 
@@ -72,42 +80,48 @@ class Nearest(NamedTuple):
 
 
 class Engine:
-    """A trained model with its data, compiled and ready.
+    """A trained model with its data.
 
-    `labelled`, the model with labelled images, and `probe` are None without labels, and if codes
-    are ordered.
+    `labelled`, the model with labelled images, is None without labels, and if codes are ordered.
     """
 
     def __init__(
-        self, model: TrainedModel, dataset: Dataset, example_name: str = "test image"
+        self,
+        model: TrainedModel,
+        dataset: Dataset,
+        example_name: str = "test image",
+        later: Callable[[], Dataset] | None = None,
     ) -> None:
+        """Gets ready to answer, compiled and all; with `later`, as little as possible is done.
+
+        Then `dataset` is that of the model's parents as they decode; whoever makes the engine does
+        the work that is `left`, and gives `take` the data that `later` opens, beside the answers.
+        """
         self.model, self.dataset, self._example_name = model, dataset, example_name
+        self.later = later
         self.size = model.config.data.image_size
         self.num_codes = model.space.num_codes
         self.num_examples = len(dataset.test)
         self._codebook = model.codebook
         self.labelled: TrainedModel | None = None
-        self.probe: Probe | None = None
+        self.probe: Probe | None = None  # None without labels, and until it is fitted
         self._lift: jax.Array | None = None
-        some = np.arange(self.num_codes) % len(self._codebook)  # codes to compile with
-        programs = (
-            lambda: self.decode(some[None]),
-            lambda: self.decode(some[None].repeat(BATCH, 0)),
-            lambda: self.encode(np.zeros((self.size, self.size, 3), np.uint8)),
-            lambda: self.pair(some, some),
-        )
-        for run in progress_bar(programs, desc="compiling", unit="program"):
-            run()
-        self.pool = encode_pool(model, dataset.train, tuple(dataset.factors))
+        if later:
+            self.pool = decoded_pool(model)
+        else:
+            self.pool = encode_pool(model, dataset.train, tuple(dataset.factors))
+        # Pictures of so many training images, the first ones, are there to be searched.
+        self._searched = 0 if later else len(self.pool.codes)
         if not model.space.ordered:
-            self._count(some)
-        self.recombine(jax.random.key(0))
-        codes, labels, _ = self.pool
-        self.nearest(codes[0])
-        self._meanings = find_meanings(model.space, self._codebook, codes, labels, dataset.factors)
+            self._count()
+        self.left = self._steps()  # work with what it is
+        if not later:
+            for _, work in progress_bar(self.left, desc="compiling", unit="program"):
+                work()
+            self.left = []
 
-    def _count(self, some: np.ndarray) -> None:
-        """Counts which codes and labels meet, and compiles what needs the counts."""
+    def _count(self) -> None:
+        """Counts which codes and labels meet."""
         model, pool, factors = self.model, self.pool, self.dataset.factors
         if model.labels is None:
             labels = Labels(pool.labels, factors) if factors else None
@@ -115,13 +129,63 @@ class Engine:
         self._lift = model.lift
         if model.labels and factors == model.labels.factors:
             self.labelled = model
-            self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
-            self.read_factors(some)
-            self.edit(some, 0, int(model.labels.values[0, 0]))
+
+    def _steps(self) -> list[tuple[str, Callable[[], object]]]:
+        """What must be done so that no answer waits for more than itself."""
+        some = np.arange(self.num_codes) % len(self._codebook)  # codes to compile with
+        work: list[Callable[[], object]] = [
+            lambda: self.decode(some[None]),
+            lambda: self.decode(some[None].repeat(BATCH, 0)),
+            lambda: self.pair(some, some),
+            lambda: self.recombine(jax.random.key(0)),
+            lambda: self.encode(np.zeros((self.size, self.size, 3), np.uint8)),
+            lambda: self.nearest(self.pool.codes[0]),
+        ]
+        if self.labelled and self.labelled.labels:
+            value = int(self.labelled.labels.values[0, 0])
+            work.append(lambda: self.edit(some, 0, value))
+        steps = [("compiling", each) for each in work]
+        for start in range(self._searched, len(self.pool.codes), DECODED):
+            steps.append(("decoding training images", partial(self._decode_more, start)))
+        if self.labelled:
+            steps.append(("learning to read factors", self._fit))
+        if self.has_prior:
+            steps.append(("compiling the prior", lambda: self.draw(jax.random.key(0))))
+        return steps
+
+    def _decode_more(self, start: int) -> None:
+        """Adds pictures of the training images from `start` on."""
+        part = self.pool.codes[start : start + DECODED]
+        images = [self.decode(part[i : i + BATCH]) for i in range(0, len(part), BATCH)]
+        filled = np.resize(np.concatenate(images), (DECODED, self.size, self.size, 3))
+        self.pool.small[start : start + DECODED] = np.asarray(shrink(filled))[: len(part)]
+        self._searched = start + len(part)
+
+    def _fit(self) -> None:
+        """Fits what reads factors from images."""
+        assert self.labelled and self.labelled.labels
+        self.probe = fit_probe(self.pool.small, self.pool.labels, self.labelled.labels.factors)
+
+    def take(self, dataset: Dataset) -> None:
+        """Shows the test images of a data set instead of those that are decoded."""
+        self.dataset = dataclasses.replace(self.dataset, test=dataset.test)
+        self.num_examples, self._example_name = len(dataset.test), "test image"
+        self.__dict__.pop("opening", None)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether `draw` can be used."""
+        return self.model.prior is not None
+
+    @cached_property
+    def _meanings(self) -> dict[str, Any]:
+        codes, labels, _ = self.pool
+        space, factors = self.model.space, self.dataset.factors
+        return find_meanings(space, self._codebook, codes, labels, factors)
 
     def describe(self) -> dict[str, Any]:
         """Returns the `Model` of page/backend.js, JSON values."""
-        model = self.model
+        model, psnr = self.model, self.model.metrics.get("psnr")
         terms = TERMS.get(model.config.data.name)
         labels = self.labelled.labels if self.labelled else None
         factors = labels.factors if labels else {}
@@ -134,8 +198,10 @@ class Engine:
             "numCodes": self.num_codes,
             "codebookSize": len(self._codebook),
             "examples": self.num_examples,
+            "opening": self.opening,
             "exampleName": self._example_name,
             "trainingImages": len(self.pool.codes),
+            "prior": self.has_prior,
             "batch": BATCH,
             "mostExamples": MAX_EXAMPLES,
             "mostBytes": MAX_BYTES,
@@ -148,8 +214,28 @@ class Engine:
                 }
                 for (name, values), seen in zip(factors.items(), shown, strict=True)
             ],
+            "psnr": psnr if isinstance(psnr, float) else 0.0,
             "credit": terms.credit if terms else "",
         }
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """Two test images, by index, to begin with; none if there are fewer than two."""
+        count = min(OPENING, self.num_examples)
+        codes = [self.example(index).codes for index in range(count)]
+        tried = [*itertools.combinations(range(count), 2)][: max(1, OPENING_SETS // self.num_codes)]
+        seen = [(self.effects(codes[a], codes[b]) >= SHARE).sum() for a, b in tried]
+        return list(tried[int(np.argmax(seen))]) if tried else []
+
+    def effects(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Returns the share of pixels of A, int [N], that the exchange of each single code for its
+        partner in B changes by more than `SEEN` grey levels: f64 [N].
+        """
+        pairs = self.pair(a, b)
+        sets = [*np.where(np.eye(len(a), dtype=bool), pairs.b, pairs.a), pairs.a]
+        parts = [self.decode(np.stack(sets[i : i + BATCH])) for i in range(0, len(sets), BATCH)]
+        images = np.concatenate(parts).astype(np.int16)
+        return (np.abs(images[:-1] - images[-1]).max(-1) > SEEN).mean((1, 2))
 
     def check(self, sets: Any) -> np.ndarray:
         """Checks that what comes from outside is B >= 1 sets of N codes; returns int32 [B, N]."""
@@ -172,9 +258,10 @@ class Engine:
         return np.stack([self.dataset.test[i]["image"] for i in range(start, stop)])
 
     def example(self, index: int) -> Picture:
-        """Encodes the test image with this index."""
-        image = self.examples(index, 1)[0]
-        return Picture(f"{self._example_name} {index}", self.encode(image), image)
+        """Returns the test image with this index and its codes."""
+        image, test = self.examples(index, 1)[0], self.dataset.test
+        codes = test.codes[index] if isinstance(test, Decoded) else self.encode(image)
+        return Picture(f"{self._example_name} {index}", codes, image)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Encodes an image, uint8 [S, S, 3]: its codes, int32 [N]."""
@@ -208,6 +295,11 @@ class Engine:
         )
         return NewFace(a, b, pairs, np.where(exchanged[0], pairs.b, pairs.a))
 
+    def draw(self, key: jax.Array) -> Picture:
+        """Draws a new face from the prior, without parents."""
+        codes = np.asarray(self.model.sample_prior(key, 1, TEMPERATURE))[0]
+        return Picture("new face by the prior", codes, self.decode(codes[None])[0])
+
     @cached_property
     def _parents(self) -> np.ndarray:
         """Pairs of training images that fit, int32 [PARENTS, 2], all matched at once."""
@@ -220,9 +312,10 @@ class Engine:
     def nearest(self, codes: np.ndarray) -> Nearest:
         """Finds the training image that looks most like a decoded set, int [N]."""
         image = self.decode(codes[None])[0]
-        picture = self._training_image(int(nearest(image, self.pool.small)))
+        count = max(self._searched, 1)
+        picture = self._training_image(int(nearest(image, self.pool.small, count)))
         difference = np.abs(image.astype(np.float32) - picture.image).mean()
-        return Nearest(picture, float(difference), len(self.pool.codes))
+        return Nearest(picture, float(difference), count)
 
     def neighbours(self, code: int) -> np.ndarray:
         """Returns all other codebook entries by distance, the nearest first: int [K - 1]."""
@@ -234,9 +327,13 @@ class Engine:
         return np.argsort(distance, kind="stable")[1:]
 
     def read_factors(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the values of factors that decoded codes, int [N], show, -1 if unsure."""
+        """Returns the values of factors that decoded codes, int [N], show, -1 if unsure, as all are
+        until the probe is fitted.
+        """
         labels = self._labelled().labels
-        assert labels and self.probe
+        assert labels
+        if self.probe is None:
+            return np.full(len(labels.factors), -1)
         small = np.asarray(shrink(self.decode(codes[None])))
         return read_values(small, self.probe, labels.factors)
 

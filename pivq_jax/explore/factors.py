@@ -117,7 +117,8 @@ def find_meanings(
     """
     size = space.codebook_size
     share = np.bincount(space.occurrences(codes)[1], minlength=size) / len(codes)
-    entries = [{"group": -1, "value": "", "text": "", "share": each} for each in share.tolist()]
+    unknown = {"group": -1, "value": "", "right": 0.0, "usual": 0.0}
+    entries = [{**unknown, "share": each} for each in share.tolist()]
     if not factors:
         count = min(CLUSTERS, size)
         _, clusters = kmeans2(np.asarray(codebook), count, minit="++", rng=0)
@@ -130,8 +131,8 @@ def find_meanings(
         entries[found.code] |= {
             "group": names.index(found.factor),
             "value": found.value,
-            "text": f"{words(found.factor)}: {found.value} in {found.value_share:.0%} of images"
-            f" with it, {found.value_share_of_all:.0%} of all",
+            "right": found.value_share,
+            "usual": found.value_share_of_all,
         }
     return {"grouping": "factor", "groups": [words(name) for name in names], "entries": entries}
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import Source, first_images
@@ -24,7 +25,7 @@ class Pool(NamedTuple):
 
     codes: np.ndarray  # int32 [M, N]
     labels: np.ndarray  # int32 [M, A]
-    small: jax.Array  # uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels
+    small: np.ndarray  # uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels
 
 
 def encode_pool(model: TrainedModel, source: Source, factors: Sequence[str]) -> Pool:
@@ -43,7 +44,16 @@ def encode_pool(model: TrainedModel, source: Source, factors: Sequence[str]) -> 
             if time.monotonic() >= end:
                 break
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return Pool(joined[0], joined[1], jnp.asarray(joined[2]))
+    return Pool(joined[0], joined[1], joined[2])
+
+
+def decoded_pool(model: TrainedModel) -> Pool:
+    """The parents of a model and their labels, without pictures, which are yet to be decoded."""
+    assert model.parents is not None
+    codes = model.parents[:POOL_IMAGES]
+    labels = model.labels.values if model.labels else np.empty((len(codes), 0), np.int32)
+    size = min(model.config.data.image_size, SEARCH_SIZE)
+    return Pool(codes, labels[: len(codes)], np.zeros((len(codes), size, size, 3), np.uint8))
 
 
 @jax.jit
@@ -56,7 +66,11 @@ def shrink(images: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def nearest(image: jax.Array, small: jax.Array) -> jax.Array:
-    """Returns which of small images is nearest to a whole one, uint8 [S, S, 3], made small."""
+def nearest(image: jax.Array, small: ArrayLike, count: ArrayLike) -> jax.Array:
+    """Returns which of the first `count` small images is nearest to a whole one, uint8 [S, S, 3],
+    made small.
+    """
+    small = jnp.asarray(small)
     difference = small.astype(jnp.float32) - shrink(image[None]).astype(jnp.float32)
-    return jnp.argmin(jnp.square(difference).sum((1, 2, 3)))
+    distance = jnp.square(difference).sum((1, 2, 3))
+    return jnp.argmin(jnp.where(jnp.arange(len(small)) < count, distance, jnp.inf))

@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import say
 from pivq_jax.explore.connections import Patience
 from pivq_jax.explore.engine import Engine, Picture
 from pivq_jax.explore.guard import Guard
@@ -45,6 +47,7 @@ TYPES = {
 MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
 FILES = 4  # of the largest size, of which the server receives at most so much at a time
 BODY_SECONDS = 60.0  # for the body of a request to arrive
+REST_SECONDS = 0.3  # without a request, after which work in the background goes on
 END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
 
 
@@ -54,14 +57,26 @@ class Work:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._reading = asyncio.Lock()
+        self._asked = -REST_SECONDS  # the time of the last answer
         self._expected = 0  # bytes of files that are being received
 
-    async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function when its turn comes, unless the page has given up by then."""
+    async def run(
+        self, request: Request | None, function: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        """Runs a function when its turn comes, unless the page that asks has given up by then."""
         async with self._lock:
-            if await request.is_disconnected():
+            if request and await request.is_disconnected():
                 raise ClientDisconnect
-            return await asyncio.to_thread(function, *arguments)
+            try:
+                return await asyncio.to_thread(function, *arguments)
+            finally:
+                if request:
+                    self._asked = time.monotonic()
+
+    async def rest(self) -> None:
+        """Waits until no page has asked for anything for a moment."""
+        while self._lock.locked() or time.monotonic() < self._asked + REST_SECONDS:
+            await asyncio.sleep(REST_SECONDS / 5)
 
     @asynccontextmanager
     async def file(self, request: Request) -> AsyncIterator[bytes]:
@@ -84,6 +99,59 @@ class Work:
             yield content
 
 
+class Background:
+    """What is left to do by an engine while the page is used, a step at a time."""
+
+    def __init__(self, engine: Engine, work: Work) -> None:
+        self._engine, self._work = engine, work
+        # What is done now and the fraction done, 1 at the end; for the page.
+        self.progress = {"text": "", "fraction": 0.0 if engine.left or engine.later else 1.0}
+
+    @asynccontextmanager
+    async def running(self, app: Starlette) -> AsyncIterator[None]:
+        """Works while the server runs."""
+        task = asyncio.create_task(self._run())
+        yield
+        task.cancel()
+
+    async def _run(self) -> None:
+        engine, steps = self._engine, self._engine.left
+        try:
+            for index, (text, step) in enumerate(steps):
+                self.progress = {"text": text, "fraction": index / (len(steps) + 1)}
+                await self._work.rest()
+                await self._work.run(None, step)
+            engine.left = []
+            if engine.later:
+                text, fraction = "getting test images", len(steps) / (len(steps) + 1)
+                self.progress = {"text": text, "fraction": fraction}
+                await self._work.run(None, engine.take, await _beside(engine.later))
+                engine.later = None
+        except (InputError, ImportError) as error:  # the data cannot be had
+            say(f"training images, as they decode, stand for test images ({error})")
+        except Exception:
+            traceback.print_exc()
+        self.progress = {"text": "", "fraction": 1.0}
+
+
+async def _beside(function: Callable[[], Any]) -> Any:
+    """Runs a function in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def work() -> None:
+        answer: Callable[[], None]
+        try:
+            answer = partial(result.set_result, function())
+        except Exception as error:
+            answer = partial(result.set_exception, error)
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(answer)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await result
+
+
 def make_app(engine: Engine, address: str) -> Starlette:
     """Returns the server as an ASGI application; see `Guard` for the address."""
     work = Work()
@@ -97,6 +165,7 @@ def make_app(engine: Engine, address: str) -> Starlette:
         "pair": lambda body: engine.pair(codes_of(body, "a"), codes_of(body, "b")),
         "decode": lambda body: list(engine.decode(engine.check(body.get("sets")))),
         "recombine": lambda body: engine.recombine(jax.random.key(*_integers(body, "seed"))),
+        "draw": lambda body: engine.draw(jax.random.key(*_integers(body, "seed"))),
         "nearest": lambda body: engine.nearest(codes_of(body)),
         "factors/read": lambda body: engine.read_factors(codes_of(body)),
         "edit": lambda body: engine.edit(codes_of(body), *_integers(body, "factor", "value")),
@@ -116,7 +185,13 @@ def make_app(engine: Engine, address: str) -> Starlette:
         async with work.file(request) as content:
             return await asyncio.to_thread(engine.read_codes, content)
 
-    model = engine.describe()
+    async def describe(request: Request) -> Response:
+        return JSONResponse(await work.run(request, engine.describe))
+
+    async def progress(request: Request) -> Response:
+        return JSONResponse(background.progress)
+
+    background = Background(engine, work)
     finds: dict[str, Callable[[Request], Any]] = {
         **{name: partial(answer, find) for name, find in answers.items()},
         "encode": encode,
@@ -125,9 +200,11 @@ def make_app(engine: Engine, address: str) -> Starlette:
     return Starlette(
         routes=[
             *_page_routes(),
-            Route("/api/model", JSONResponse(model), methods=["GET"]),
-            *(_route(name, find, model["id"]) for name, find in finds.items()),
+            Route("/api/model", describe, methods=["GET"]),
+            Route("/api/progress", progress, methods=["GET"]),
+            *(_route(name, find, engine.model.fingerprint.hex()) for name, find in finds.items()),
         ],
+        lifespan=background.running,
         middleware=[Middleware(Guard, address=address)],
     )
 
@@ -157,7 +234,7 @@ def make_server(engine: Engine, address: str) -> uvicorn.Server:
     config = uvicorn.Config(
         make_app(engine, address),
         http=Patience,
-        lifespan="off",
+        lifespan="on",
         ws="none",
         log_level="critical",  # answers print what goes wrong themselves
         access_log=False,

@@ -1,4 +1,4 @@
-"""Image files that a page sends: PNG and JPEG that cost much to decode are refused.
+"""Image files that a page sends: PNG, JPEG and WebP that cost much to decode are refused.
 
 A file of few bytes may claim, or really hold, gigabytes of pixels or minutes of work. Decoding is
 left to Pillow, which looks at one part of a file after another; here, all parts are counted first.
@@ -24,7 +24,7 @@ MAX_PARTS = 2**15  # chunks or segments: there may be one for each KB
 # to a second, during which nothing else in this process runs.
 MAX_SCANS = 24
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_PNG, _JPEG, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", re.compile(rb"RIFF....WEBP", re.DOTALL)
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG pixel, by colour type
 # First column and row of each pass of an interlaced PNG file, and the steps from one to the next.
 _PASSES = (
@@ -40,7 +40,7 @@ _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 
 
 def read_image(content: bytes, size: int) -> np.ndarray:
-    """Decodes a PNG or JPEG file and resizes its central square: uint8 [size, size, 3].
+    """Decodes a PNG, JPEG or WebP file and resizes its central square: uint8 [size, size, 3].
 
     Raises InputError if it is none, damaged, cut off, or too large in one of the ways above.
     """
@@ -48,7 +48,9 @@ def read_image(content: bytes, size: int) -> np.ndarray:
         _check_png(content)
     elif content.startswith(_JPEG):
         _check_jpeg(content)
-    file, formats = io.BytesIO(content), ("PNG", "JPEG")
+    elif _WEBP.match(content):
+        _check_webp(content)
+    file, formats = io.BytesIO(content), ("PNG", "JPEG", "WEBP")
     return decode_image(file, size, name="you gave", formats=formats, most=MAX_PIXELS)
 
 
@@ -72,7 +74,7 @@ def _check_png(content: bytes) -> None:
         elif data:  # a later one is not read
             break
     if len(heads) != 1 or len(heads[0]) != 13:
-        raise _refuse("no PNG or JPEG: it has no head, or several")
+        raise _refuse("no PNG, JPEG or WebP: it has no head, or several")
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", heads[0])
     _check_pixels(width, height)
     bits, needed = depth * _CHANNELS.get(colour, 1), 0
@@ -150,6 +152,39 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
         if (count := count + 1) > MAX_PARTS:
             raise _refuse(f"it has more than {MAX_PARTS:,} parts")
+
+
+def _check_webp(content: bytes) -> None:
+    """Checks the size of the canvas of a WebP file, that it is no film, and its EXIF data."""
+    size, at, count = None, 12, 0
+    while at + 8 <= len(content):
+        kind, length = struct.unpack_from("<4sI", content, at)
+        body = content[at + 8 : at + 8 + min(length, MAX_BYTES)]
+        if kind == b"ANIM":
+            raise _refuse("it is a film")
+        if kind == b"EXIF":
+            _check_exif(body.removeprefix(_EXIF))
+        elif size is None:
+            size = _webp_size(kind, body)
+        at += 8 + length + length % 2
+        if (count := count + 1) > MAX_PARTS:
+            raise _refuse(f"it has more than {MAX_PARTS:,} parts")
+    if size is None:
+        raise _refuse("no PNG, JPEG or WebP: it has no head")
+    _check_pixels(*size)
+
+
+def _webp_size(kind: bytes, body: bytes) -> tuple[int, int] | None:
+    """The width and height that the first chunk of a WebP file tells."""
+    if kind == b"VP8X" and len(body) >= 10:
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L" and len(body) >= 5:
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 " and len(body) >= 10:
+        width, height = struct.unpack_from("<HH", body, 6)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
 
 
 def _check_exif(tiff: bytes) -> None:

@@ -3,6 +3,7 @@
 Arrays of images are given to the methods of a model, and whole splits of data sets to functions.
 """
 
+from pivq_jax.inference.folders import encoded_images, names_of_copies, write_decoded
 from pivq_jax.inference.splits import (
     POOL_IMAGES,
     Decoded,
@@ -30,7 +31,10 @@ __all__ = [
     "encode_batches",
     "encode_labelled",
     "encode_split",
+    "encoded_images",
     "images_of",
     "labels_of",
+    "names_of_copies",
     "with_parents",
+    "write_decoded",
 ]

@@ -17,13 +17,13 @@ from pivq_jax.config.check import config_of_model, read_config, trained_differen
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
+from pivq_jax.inference.saved_prior import PRIOR, load_prior
 from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import read_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior import PRIOR, load_prior
 from pivq_jax.training.steps import CODEBOOK, Arrays
 
 
@@ -32,8 +32,8 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
 
     The checkpoint is that of `step`, by default the newest readable one. Weights are on all
     devices. Raises InputError if the workdir or the checkpoint does not exist, or if the checkpoint
-    is from before the codebook's start and has no codebook, which happens if an earlier version
-    wrote it, or if a signal other than Ctrl-C ended the run.
+    is from before the codebook's start and has no codebook, which happens if a signal other than
+    Ctrl-C ended the run.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"
@@ -44,10 +44,10 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
             {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh, step
         )
     step = int(state["step"])
-    if step <= config.quantizer.init_step and progress.get("codebook", "none") == "none":
+    if step <= config.init_step and progress.get("codebook", "none") == "none":
         raise InputError(
             f"{workdir} is at step {step}, but the codebook is initialised at step"
-            f" {config.quantizer.init_step}: train on"
+            f" {config.init_step}: train on"
         )
     metrics = read_object(workdir / "metrics.json")
     measured_on = metrics.get("data")
@@ -113,7 +113,7 @@ def initial_arrays(where: str, config: Config) -> Arrays:
     """
     params, source, step = _read(where)
     held, wanted = flatten_dict(params), flatten_dict(model_shapes(config))
-    init_step = config.quantizer.init_step
+    init_step = config.init_step
     taken, left = {}, []
     for path in sorted(held.keys() | wanted.keys()):
         name = "/".join(path)
@@ -122,7 +122,7 @@ def initial_arrays(where: str, config: Config) -> Arrays:
             left.append(f"{name}: {there} there, {here} here")
         elif path == CODEBOOK and init_step:
             left.append(
-                f"{name}: k-means makes one at step {init_step} (--config.quantizer.init_step=0"
+                f"{name}: k-means makes one at step {init_step} (--config.quantizer.init_at=0"
                 " keeps this one and quantizes from the first step)"
             )
         else:

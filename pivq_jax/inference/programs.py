@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.common.parallel import over_batch, own_copy, replicated, split_rows
+from pivq_jax.common.parallel import map_over_batch, over_batch, own_copy, replicated, split_rows
 from pivq_jax.config.fields import Config
+from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace, Prior
 from pivq_jax.sampling.completion import fit_visible
-from pivq_jax.training.build import model_from_config
 
 
 class Programs(NamedTuple):
@@ -29,7 +29,7 @@ class Programs(NamedTuple):
 @lru_cache(maxsize=16)
 def programs_of(config: Config, mesh: Mesh) -> Programs:
     """Returns the programs of all models of a config on a mesh."""
-    model = model_from_config(config, mesh)
+    model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
     space, options, whole = CodeSpace.of(config), compiler_options(mesh), replicated(mesh)
 
     def apply(params: Any, x: jax.Array, method: str) -> Any:

@@ -140,20 +140,20 @@ def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> list[str]:
 
 
 class Decoded:
-    """The images of codes, int32 [M, N], and their labels as a `Source` that decodes one by one."""
+    """The images of `codes`, int32 [M, N], and their labels: a `Source` that decodes one by one."""
 
     def __init__(
         self, model: TrainedModel, codes: np.ndarray, labels: Labels | None = None
     ) -> None:
-        self._model, self._codes, self._labels = model, codes, labels
+        self._model, self.codes, self._labels = model, codes, labels
 
     def __len__(self) -> int:
-        return len(self._codes)
+        return len(self.codes)
 
     def __getitem__(self, index: int, /) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        image = decode_batched(self._model, self._codes[index][None], 1)[0]
+        image = decode_batched(self._model, self.codes[index][None], 1)[0]
         if self._labels is None:
             return {"image": image}
         values = self._labels.values[index].tolist()

@@ -57,7 +57,7 @@ class TrainedModel:
     # Contents of the run's `metrics.json`; empty if these weights were not evaluated.
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     parents: np.ndarray | None = None  # the codes of training images that `sample` recombines
-    prior: sampling.Prior | None = None  # trained by `--mode=train_prior` or published
+    prior: sampling.Prior | None = None  # trained by `pivq_jax.prior train` or published
     labels: sampling.Labels | None = None  # those of `parents`, which `edit` needs
 
     def __post_init__(self) -> None:
@@ -87,8 +87,8 @@ class TrainedModel:
     def fingerprint(self) -> bytes:
         """A fingerprint of the weights, 8 bytes, by which files of codes know their model.
 
-        It is that of the published `model.safetensors` (docs/codec.md); step and config do not
-        matter.
+        It is that of the published `model.safetensors` (docs/codec_format.md); step and config do
+        not matter.
         """
         return digest(to_torch(self.params))[:8]
 
@@ -300,7 +300,7 @@ class TrainedModel:
     def _own_prior(self) -> sampling.Prior:
         """The prior with its parameters where codes are: on this process's first device."""
         if self.prior is None:
-            raise ValueError("the model has no prior: train one with --mode=train_prior")
+            raise ValueError("the model has no prior: train one with pivq_jax.prior train")
         return own_copy(self.prior)
 
     def _checked(self, codes: Array, partial: bool = False) -> jax.Array:

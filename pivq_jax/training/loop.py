@@ -18,12 +18,13 @@ from pivq_jax.common import parallel
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import outlive_bucket, write_json
-from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.lock import DirectoryLock, alone_in
+from pivq_jax.common.memory import malloc_hint
 from pivq_jax.common.parallel import say
+from pivq_jax.common.params import Params
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
-from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
@@ -33,7 +34,7 @@ from pivq_jax.training.build import dataset_from_config, load_networks
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log
-from pivq_jax.training.objective import Networks, Phase, phase_at
+from pivq_jax.training.objective import Networks, Phase, check_phases, phase_at
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.steps import CODEBOOK, Arrays, Steps, TrainState, with_arrays
 
@@ -84,10 +85,11 @@ def train(
     check_log(workdir, tracker)
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
-    with parallel.alone_in(workdir) as lock:
+    with alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
+        remedy = "give --init_from with the same file to all"
+        parallel.check_same_arrays("weights to begin with", arrays or {}, remedy)
         dataset = dataset_from_config(config)
-        parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
         networks = load_networks(config, mesh)
         steps = Steps(config, mesh)
@@ -112,7 +114,9 @@ def train(
             clock = Clock.resumed(workdir, step, progress, started)
             if not new:
                 if step:
-                    _say_schedule(config, read_config(workdir)["train"]["steps"], step)
+                    planned = Config.of_model(read_config(workdir))
+                    check_phases(config, planned, step)
+                    _say_schedule(config, planned.train.steps, step)
                 _write_config(config, workdir, arrays)
             if step < config.train.steps:
                 _loop(run, state, clock, tracker)
@@ -272,6 +276,8 @@ def _say_opening(run: Run, state: TrainState, first_step: int) -> None:
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {run.config.train.steps}, log in {run.workdir}"
     )
+    if hint := malloc_hint(jax.default_backend()):
+        say(hint)
     profile = run.config.profile
     if profile.steps and first_step > profile.first_step:
         say(
@@ -305,8 +311,8 @@ def _initialize_or_revive_codebook(
 
     It must run before `train` at `init_step`, the first step that quantizes.
     """
-    settings = run.config.quantizer
-    if step == settings.init_step and not (run.initial and CODEBOOK in run.initial):
+    settings, first = run.config.quantizer, run.config.init_step
+    if step == first and not (run.initial and CODEBOOK in run.initial):
         started = time.perf_counter()
         state = _initialize_codebook(run, state, state.params, step)
         count = settings.init_batches * run.config.train.batch_size * run.config.model.num_codes
@@ -316,8 +322,8 @@ def _initialize_or_revive_codebook(
         )
     elif (
         phase_at(run.config, step) in (Phase.QUANTIZED, Phase.ADVERSARIAL)
-        and settings.init_step < step <= settings.revive_until * run.config.train.steps
-        and (step - settings.init_step) % settings.revive_every == 0
+        and first < step <= settings.revive_until * run.config.train.steps
+        and (step - first) % settings.revive_every == 0
     ):
         state, revived = run.steps.revive(state, images)
         if int(revived):

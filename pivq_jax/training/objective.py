@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from jax import value_and_grad
 from jax.sharding import Mesh
 
-from pivq_jax import sampling
+from pivq_jax.codes.exchange import exchange_half
+from pivq_jax.codes.space import CodeSpace
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch
+from pivq_jax.common.params import Params
 from pivq_jax.common.psnr import psnr
-from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES
 from pivq_jax.losses import adversarial, perceptual
@@ -22,9 +24,8 @@ from pivq_jax.losses.adversarial import views
 from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.terms import pixel_loss, variance_loss
 from pivq_jax.model.discriminator import Discriminator
-from pivq_jax.model.pivq import PIVQ
+from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import Quantized
-from pivq_jax.training.build import model_from_config
 from pivq_jax.training.recombination import nearest_patch_loss
 
 Metrics = dict[str, jax.Array]
@@ -50,22 +51,43 @@ class Phase(enum.IntEnum):
 
 def phase_at(config: Config, step: int) -> Phase:
     """Returns the phase of the training step that follows `step` completed steps."""
-    if step < config.quantizer.init_step:
+    if step < config.init_step:
         return Phase.CONTINUOUS
-    if config.quantizer.freezes and step >= config.quantizer.freeze_step:
+    if config.quantizer.freezes and step >= config.freeze_step:
         return Phase.DECODER
-    if config.adversarial.is_used and step >= config.adversarial.start_step:
+    if config.adversarial.is_used and step >= config.adversarial_step:
         return Phase.ADVERSARIAL
     return Phase.QUANTIZED
+
+
+def check_phases(config: Config, planned: Config, step: int) -> None:
+    """Refuses more steps that would carry a run, at `step`, back into a phase that is over.
+
+    What begins at a share of the run begins later if that has more steps. `planned` is the config
+    that the run has had.
+    """
+    if not step or phase_at(config, step - 1) == phase_at(planned, step - 1):
+        return
+    begun = {"quantizer.init_at": planned.init_step}
+    if planned.quantizer.freezes:
+        begun["quantizer.freeze_at"] = planned.freeze_step
+    if planned.adversarial.is_used:
+        begun["adversarial.start_at"] = planned.adversarial_step
+    steps = config.train.steps
+    flags = " ".join(f"--config.{name}={first / steps:.6g}" for name, first in begun.items())
+    raise InputError(
+        f"with train.steps = {steps}, a run at step {step} is before what it began as one of"
+        f" {planned.train.steps} steps: give {flags} as well, or fewer steps"
+    )
 
 
 def recombination_factor(config: Config, step: jax.typing.ArrayLike) -> jax.Array:
     """Returns the factor of the weight of the loss on recombined sets at a step.
 
-    It rises linearly from 0 at `quantizer.init_step` to 1, so that the decoder learns the codes
+    It rises linearly from 0 at `init_step` to 1, so that the decoder learns the codes
     first: at full weight from the start it may stop using a code, which is then lost.
     """
-    begin = config.quantizer.init_step
+    begin = config.init_step
     steps = config.loss.recombination_warmup * max(0, config.train.steps - begin)
     return jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else jnp.float32(1)
 
@@ -74,9 +96,9 @@ def recombination_factor(config: Config, step: jax.typing.ArrayLike) -> jax.Arra
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: sampling.CodeSpace) -> jax.Array:
+def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: CodeSpace) -> jax.Array:
     """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
-    return jax.vmap(partial(sampling.recombine, space, codebook))(*pairs)
+    return jax.vmap(partial(exchange_half, space, codebook))(*pairs)
 
 
 class Gradients(NamedTuple):
@@ -108,8 +130,8 @@ class Objective:
 
     @cached_property
     def model(self) -> PIVQ:
-        """The autoencoder."""
-        return model_from_config(self.config, self.mesh)
+        """The autoencoder, which matches the images of each device on that device."""
+        return pivq_from_config(self.config, partial(map_over_batch, mesh=self.mesh))
 
     @cached_property
     def discriminator(self) -> Discriminator:
@@ -212,7 +234,7 @@ class Objective:
         half = indices.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
         a, b = indices[:half], indices[half : 2 * half]
-        space = sampling.CodeSpace.of(self.config)
+        space = CodeSpace.of(self.config)
         recombine = map_over_batch(partial(recombine_pairs, space=space), self.mesh)
         mixed = recombine((a, b, jax.random.split(key, half)), codebook)
         decoded: jax.Array = self.apply(params, codebook[mixed], method="decode_vectors")

@@ -18,8 +18,8 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from pivq_jax.common.weights import Params
-from pivq_jax.config.sections import OptimizerConfig
+from pivq_jax.common.params import Params
+from pivq_jax.config.sections import OptimizerConfig, step_at
 
 # Root mean square of the entries of an update before the learning rate, as for AdamW in practice
 # (Liu et al. 2025, arXiv 2502.16982, section 2.2), so that one rate fits all shapes.
@@ -63,7 +63,7 @@ def learning_rate_schedule(
 ) -> optax.Schedule:
     """Returns the rate by step: warm-up to `peak`, by default AdamW's, and cosine decay to 0."""
     peak = config.learning_rate if peak is None else peak
-    return optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup_steps, steps)
+    return optax.warmup_cosine_decay_schedule(0.0, peak, step_at(config.warmup, steps), steps)
 
 
 def optimizer_labels(params: Params) -> Params:

@@ -72,9 +72,9 @@ def test_compiled_programs_are_only_a_cache(commands, tiny_run, small_folder, di
     """Where they cannot be kept, the command goes on."""
     fill(disk, 0)
     output = disk.parent / "faces.pivq"
-    arguments = ["--mode=compress", f"--workdir={tiny_run.workdir}", f"--input={small_folder}"]
+    arguments = ["compress", f"--workdir={tiny_run.workdir}", f"--input={small_folder}"]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(disk / "cache")}
-    done = ran(commands, "pivq_jax.main", *arguments, f"--output={output}", **cache)
+    done = ran(commands, "pivq_jax.codec", *arguments, f"--output={output}", **cache)
     assert done.code == 0 and output.is_file() and "Traceback" not in done.stderr, done
 
 
@@ -94,7 +94,7 @@ def test_output(commands, tiny_run, small_folder, disk, mode, left):
     if mode == "decompress":
         file = disk.parent / "faces.pivq"
         done = commands.run(
-            "--mode=compress", workdir, f"--input={small_folder}", f"--output={file}"
+            *("compress", workdir, f"--input={small_folder}", f"--output={file}"), module="codec"
         )
         assert done.code == 0, done
     fill(disk, left)
@@ -104,7 +104,8 @@ def test_output(commands, tiny_run, small_folder, disk, mode, left):
     else:
         given = file if mode == "decompress" else small_folder
         places = [workdir, f"--input={given}", f"--output={output}"]
-        line = one_line(commands.run(f"--mode={mode}", *places))
+        which = (f"--mode={mode}", "main") if mode == "reconstruct" else (mode, "codec")
+        line = one_line(commands.run(which[0], *places, module=which[1]))
     assert "No space left on device" in line and str(disk) in line
     assert not output.exists() or mode == "reconstruct"
     assert not output.with_suffix(".safetensors").exists()

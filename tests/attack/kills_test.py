@@ -108,22 +108,22 @@ def test_a_prior_killed_three_times(commands, tiny_run, tmp_path):
     sizes = {"steps": 60, "width": 16, "depth": 1, "heads": 2, "batch_size": 8}
     fields = [f"--config.prior.{name}={value}" for name, value in sizes.items()]
     whole, workdir = (shutil.copytree(tiny_run.workdir, tmp_path / name) for name in ("a", "b"))
-    arguments = [*tiny_run.arguments[:-1], *fields, "--mode=train_prior"]
-    seconds = run(commands, *arguments, f"--workdir={whole}")
+    arguments = [*tiny_run.arguments[:-1], *fields, "train"]
+    seconds = run(commands, *arguments, f"--workdir={whole}", module="prior")
 
     def names() -> set[str]:
         return {n for _, folders, files in os.walk(workdir) for n in (*folders, *files)}
 
     rng, made, killed = random.Random(40), names(), 0
     while killed < 3:
-        command = commands.start(*arguments, f"--workdir={workdir}")
+        command = commands.start(*arguments, f"--workdir={workdir}", module="prior")
         if kill(command, lambda: names() != made, rng.uniform(0, seconds / 2)):
             killed += 1
         else:  # it came to its end: from the start again, and sooner
             seconds /= 2
             shutil.rmtree(workdir)
             shutil.copytree(tiny_run.workdir, workdir)
-    run(commands, *arguments, f"--workdir={workdir}")
+    run(commands, *arguments, f"--workdir={workdir}", module="prior")
     found, expected = pivq_jax.load(workdir).prior, pivq_jax.load(whole).prior
     assert found.bits == expected.bits and found.finished and expected.finished
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
@@ -138,17 +138,17 @@ def test_what_is_written_is_whole_or_not_there(
     target = tmp_path / "out"
     target.mkdir()
     workdir = f"--workdir={tiny_run.workdir}"
-    compress = ["--mode=compress", workdir, f"--input={small_folder}"]
+    compress = ["compress", workdir, f"--input={small_folder}"]
     if what == "decompress":
-        run(commands, *compress, f"--output={file}")
+        run(commands, *compress, f"--output={file}", module="codec")
 
     def made(name: str) -> dict[str, Any]:
         output = target / name
         if what == "compress":
-            return {"arguments": [*compress, f"--output={output}"]}
+            return {"arguments": [*compress, f"--output={output}"], "module": "codec"}
         if what == "decompress":
-            given = ["--mode=decompress", workdir, f"--input={file}", f"--output={output}"]
-            return {"arguments": given}
+            given = ["decompress", workdir, f"--input={file}", f"--output={output}"]
+            return {"arguments": given, "module": "codec"}
         given = [f"--from={tiny_run.workdir}", f"--to={output}.safetensors"]
         return {"arguments": [], "code": CONVERT.format(arguments=given)}
 

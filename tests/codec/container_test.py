@@ -1,4 +1,4 @@
-"""The format of files in docs/codec.md: its test vectors, and what is refused."""
+"""The format of files in docs/codec_format.md: its test vectors, and what is refused."""
 
 import hashlib
 import struct

@@ -70,7 +70,7 @@ def normal(values: list[float], scale: list[float], bias: list[float]) -> list[f
 
 
 def plain(prior: Prior, num_codes: int, known: list[int]) -> tuple[list[float], list[int]]:
-    """Logits and frequencies as docs/codec.md describes them, number by number."""
+    """Logits and frequencies as docs/codec_format.md describes them, number by number."""
     arrays = {
         name: array.astype(float)
         for name, array in traverse_util.flatten_dict(prior.params, sep="/").items()

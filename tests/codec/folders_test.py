@@ -43,7 +43,8 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
     file, target = tmp_path / "faces.pivq", tmp_path / "out"
     workdir = f"--workdir={tiny_run.workdir}"
     done = commands.run(
-        "--mode=compress", workdir, f"--input={source}", f"--output={file}", "--code=short"
+        *("compress", workdir, f"--input={source}", f"--output={file}", "--code=short"),
+        module="codec",
     )
     assert done.code == 0, done.stderr
     skipped, summary, why, fidelity = done.stdout.splitlines()
@@ -61,8 +62,8 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
     assert list(found.names) == names
     np.testing.assert_array_equal(found.codes, encode_split(model, images, 8))
 
-    back = ["--mode=decompress", f"--input={file}", f"--output={target}"]
-    done = commands.run(*tiny_run.arguments, *back)
+    back = ["decompress", f"--input={file}", f"--output={target}"]
+    done = commands.run(*tiny_run.arguments, *back, module="codec")
     assert done.code == 0, done.stderr
     assert f"40 images in {target}" in done.stdout
     written = {path.relative_to(target).as_posix() for path in target.rglob("*.png")}
@@ -214,8 +215,8 @@ def test_names_too_long_to_be_written_are_refused_before_the_work(
     shutil.copy(small_folder / "0.png", tmp_path / "in" / f"{longest}.bmp")  # whose ending it keeps
     codec.write(tmp_path / "long.pivq", model, np.arange(8)[None], [f"aaa{longest}"])
     before = sorted(os.listdir(tmp_path))
-    for name in ("encode_split", "decode_batched"):
-        monkeypatch.setattr(folders, name, None)
+    monkeypatch.setattr("pivq_jax.inference.folders.encode_split", None)
+    monkeypatch.setattr(folders, "decode_batched", None)
     with pytest.raises(InputError, match=r"would take 259 bytes.*give the image a shorter one"):
         folders.compress(model, tmp_path / "in", tmp_path / "more.pivq")
     with monkeypatch.context() as patch:
@@ -243,7 +244,7 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
     def never(*arguments):
         raise AssertionError("the work began")
 
-    monkeypatch.setattr(folders, "encode_split", never)
+    monkeypatch.setattr("pivq_jax.inference.folders.encode_split", never)
     with pytest.raises(InputError, match="is a folder: give the name of a file"):
         folders.compress(model, small_folder, tmp_path)
     os.mkfifo(tmp_path / "pipe")

@@ -41,7 +41,7 @@ def uniform_prior(network: SetPrior) -> Prior:
 
 
 def counted_prior(network: SetPrior) -> Prior:
-    """The prior of docs/codec.md, whose weights, in order, are ((37 i) mod 101 - 50) / 100."""
+    """The prior of docs/codec_format.md, with the weights ((37 i) mod 101 - 50) / 100 in order."""
     count = 0
 
     def values(name: str, shape: tuple[int, ...]) -> np.ndarray:

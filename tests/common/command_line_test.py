@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.command_line import exit_code
-from pivq_jax.common.parallel import alone_in
+from pivq_jax.common.lock import alone_in
 from pivq_jax.data import align, prepare
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -16,9 +17,8 @@ from scipy.spatial.distance import cdist
 
 from pivq_jax.common import parallel
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.lock import DirectoryLock, alone_in
 from pivq_jax.common.parallel import (
-    alone_in,
     join_processes,
     make_mesh,
     map_over_batch,
@@ -415,6 +415,34 @@ def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     with alone_in(tmp_path):
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("length", [5, 99, 100, 101, 5_000])
+def test_values_that_differ_in_their_last_character_differ(second_process, length):
+    """Such as a long --workdir."""
+    values = [{"seed": 0, "workdir": "a" * (length - 1) + last} for last in "ab"]
+    first, second = (lambda own=own: parallel.check_alike(own, "start alike") for own in values)
+    second_process(first, first)
+    with pytest.raises(InputError, match=r"process 1 has workdir = .*: start alike$") as refused:
+        second_process(first, second)
+    assert len(str(refused.value)) < 300
+
+
+def test_weights_are_compared_by_name_shape_and_value(second_process):
+    def check(**arrays: Any) -> Callable[[], None]:
+        return lambda: parallel.check_same_arrays("weights", {"a": arrays}, "give one file")
+
+    weights = np.arange(6, dtype=np.float32)
+    second_process(check(b=weights), check(b=weights.copy()))
+    for other in (
+        {"c": weights},
+        {"b": weights.reshape(2, 3)},
+        {"b": weights.view(np.int32)},
+        {"b": weights + np.float32(1e-6)},
+        {},
+    ):
+        with pytest.raises(InputError, match=r"process 1 has weights = .*: give one file$"):
+            second_process(check(b=weights), check(**other))
 
 
 def test_a_full_disk_is_no_mistake_in_the_input(tmp_path, monkeypatch):

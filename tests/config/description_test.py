@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from pivq_jax import modes
+from pivq_jax.commands.task import make_task, open_model
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.hub import WEIGHTS
 from pivq_jax.config import load_config
@@ -47,15 +47,15 @@ def test_its_config_is_that_of_the_weights_without_the_users_fields(folder, besi
     assert load_config(str(folder)) == load_config(f"{folder}/") == expected
     description = read_model(folder / WEIGHTS)[1]
     assert description["config"] == expected.to_dict()
-    task = modes.make_task(None, "", str(folder), training=False)
+    task = make_task(None, "", str(folder), training=False)
     assert task.config == expected
 
 
 def test_what_a_user_gives_is_taken(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = load_config(str(folder)).with_fields({"data.group": "(.*)_", "data.path": "mine"})
-    task = modes.make_task(given.to_dict(), "", str(folder), training=False)
-    assert modes._open_model(task).step == 900
+    task = make_task(given.to_dict(), "", str(folder), training=False)
+    assert open_model(task).step == 900
     assert task.config.data.group == "(.*)_" and task.config.data.path == f"{tmp_path}/mine"
 
 

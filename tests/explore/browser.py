@@ -61,9 +61,9 @@ def served_files(folder: Path) -> Iterator[str]:
 
 
 def settle(page: Any) -> None:
-    """Waits until the image, its neighbour and the link are those of the state."""
+    """Waits until the image, effects, the nearest image and the link are those of the state."""
     page.wait_for_function(
-        f"""() => ["result", "copy"].every(
+        f"""() => ["result", "codes", "copy"].every(
             (id) => document.getElementById(id).getAttribute("aria-busy") === "false")
         && location.hash.includes("c=" + {CODES}.join("."))"""
     )

@@ -70,7 +70,7 @@ def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
             color_scheme=scheme,
             permissions=["clipboard-read", "clipboard-write"],
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(180_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: faults.append(message.text))

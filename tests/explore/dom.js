@@ -28,6 +28,12 @@ class FakeElement extends EventTarget {
   }
 
   append(...children) {
+    for (const child of children) {
+      if (!(child instanceof FakeElement)) continue;
+      const others = child.parentElement?.children ?? [];
+      if (others.includes(child)) others.splice(others.indexOf(child), 1); // an element is in one place
+      child.parentElement = this;
+    }
     this.children.push(...children);
   }
 
@@ -36,7 +42,8 @@ class FakeElement extends EventTarget {
   }
 
   replaceChildren(...children) {
-    this.children = children;
+    this.children = [];
+    this.append(...children);
   }
 
   remove() {}

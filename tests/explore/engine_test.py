@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float, load_image
 from pivq_jax.explore import engine as engine_module
 from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
 from pivq_jax.explore.uploads import read_image
+from pivq_jax.inference import Decoded
 from pivq_jax.sampling import Labels
 from tests.conftest import ROOT
 from tests.explore.engines import untrained_engine
@@ -45,6 +48,7 @@ def test_the_description_has_what_the_interface_says(engine):
     assert all(entry.keys() == properties["Entry"] for entry in found["entries"])
     assert found["numCodes"] == N and found["imageSize"] == SIZE
     assert found["examples"] == 128 and found["trainingImages"] == 64
+    assert found["opening"] == [0, 1] and found["prior"] is False
     assert {entry["group"] for entry in found["entries"]} <= {-1, *range(len(found["groups"]))}
     shade = {"name": "shade", "values": ["dark", "light"], "unseen": []}
     assert found["factors"] == [shade]
@@ -274,7 +278,7 @@ def test_whatever_passes_are_code_sets(engine, value):
     assert all(len({*row}) == N and min(row) >= 0 and max(row) < K for row in sets.tolist())
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_own_images_are_cropped_as_a_folder_of_images_is(kind, tmp_path):
     content = content_of(picture(200, 100), kind)
     (tmp_path / "image.png").write_bytes(content)
@@ -283,13 +287,14 @@ def test_own_images_are_cropped_as_a_folder_of_images_is(kind, tmp_path):
         read_image(content[: len(content) // 2], 16)
 
 
-OTHER_FILES = [content_of(picture(), kind) for kind in ("GIF", "BMP", "TIFF", "WEBP", "PPM")]
+OTHER_FILES = [content_of(picture(), kind) for kind in ("GIF", "BMP", "TIFF", "PPM")]
+OTHER_FILES += [b"RIFF\0\0\0\0WEBP"]
 OTHER_FILES += [b"", b"text", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe", b"\xff\xd8\xff"]
 
 
 @pytest.mark.parametrize("content", OTHER_FILES, ids=range(11))
 def test_other_files_are_refused(content):
-    with pytest.raises(InputError, match="PNG or JPEG"):
+    with pytest.raises(InputError, match=r"(?i)webp"):
         read_image(content, 16)
 
 
@@ -339,3 +344,69 @@ def test_other_kinds_of_codes_are_exchanged_in_their_own_way(tiny_config, kind):
             np.testing.assert_array_equal(np.sort(edited), expected[0])
         else:
             assert own.labelled is None and own.describe()["factors"] == []
+
+
+@pytest.fixture
+def parents(engine):
+    """The model as if it were published, and its parents as they decode, the last four held out."""
+    labels = Labels(engine.pool.labels[:-4], {"shade": ("dark", "light")})
+    codes = engine.pool.codes
+    model = dataclasses.replace(engine.model, parents=codes[:-4], labels=labels)
+    train, test = Decoded(model, codes[:-4], labels), Decoded(model, codes[-4:])
+    return model, Dataset("random", SIZE, train, test, test, labels.factors)
+
+
+def test_what_parents_tell_is_there_before_anything_else_is_done(engine, parents):
+    model, dataset = parents
+    asked = []
+    own = Engine(model, dataset, "decoded training image", later=lambda: asked.append(1))
+    assert own.describe()["trainingImages"] == 60 and own.describe()["examples"] == 4
+    assert own.describe()["factors"] == engine.describe()["factors"]
+    shown = own.example(2)
+    assert shown.name == "decoded training image 2"
+    np.testing.assert_array_equal(shown.codes, dataset.test.codes[2])
+    np.testing.assert_array_equal(shown.image, own.decode(shown.codes[None])[0])
+    codes = some_sets(1, 1)[0]
+    assert own.read_factors(codes).tolist() == [-1]  # not known yet
+    assert own.nearest(codes).searched == 1
+    texts = [text for text, _ in own.left]
+    assert texts.count("decoding training images") == 2
+    for _, work in own.left[: texts.index("decoding training images") + 1]:
+        work()
+    assert own.nearest(codes).searched == 32
+    for _, work in own.left:
+        work()
+    found = own.nearest(codes)
+    images = np.concatenate([own.decode(row[None]) for row in dataset.train.codes]).astype(int)
+    distances = np.square(images - own.decode(codes[None])[0]).sum((1, 2, 3))
+    index = int(found.picture.name.removeprefix("training image "))
+    assert found.searched == 60 and distances[index] == distances.min()
+    assert own.probe is not None and not asked
+    own.take(engine.dataset)
+    assert own.describe()["examples"] == 128 and own.example(5).name == "test image 5"
+
+
+def test_the_page_opens_on_the_pair_of_which_most_exchanges_are_seen(engine, monkeypatch):
+    """Here the code 31 makes an image white, and 30 half of it; all else is black."""
+
+    def decode(sets):
+        images = np.zeros((len(sets), SIZE, SIZE, 3), np.uint8)
+        for codes, image in zip(sets, images, strict=True):
+            image[: SIZE // 2] = 255 * (30 in codes)
+            image[SIZE // 2 :] = 255 * (31 in codes)
+        return images
+
+    own = copy.copy(engine)
+    monkeypatch.setattr(own, "decode", decode)
+    sets = [[*range(8)], [*range(1, 9)], [*range(6), 30, 31], [*range(2, 10)]]
+    sets += [[*range(7), 31], [*range(3, 11)]]
+
+    def example(index: int) -> Any:
+        codes = np.array(sets[index], np.int32)
+        return engine_module.Picture("", codes, np.empty((SIZE, SIZE, 3), np.uint8))
+
+    monkeypatch.setattr(own, "example", example)
+    own.__dict__.pop("opening", None)
+    assert own.opening == [0, 2]  # the first pair with two
+    effects = own.effects(np.array(sets[0]), np.array(sets[2]))
+    np.testing.assert_array_equal(np.sort(effects), [0] * 6 + [0.5, 0.5])

@@ -24,6 +24,7 @@ def test_the_size_is_that_of_the_picture(tmp_path):
         ("JPEG", {"progressive": True}),
         ("JPEG", {"exif": EXIF, "icc_profile": bytes(200_000), "comment": b"\xff\xc0" * 20}),
     ]
+    cases += [("WEBP", {}), ("WEBP", {"lossless": True}), ("WEBP", {"exif": EXIF})]
     files = [content_of(picture(300, 201), kind, **options) for kind, options in cases]
     assert claimed_sizes(tmp_path, *files) == [[300, 201]] * len(cases)
 

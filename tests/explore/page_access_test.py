@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from tests.explore.browser import SCHEMES, SIZES, assert_shown, by_cost, codes_of, pairs_of
+from tests.explore.browser import (
+    SCHEMES,
+    SIZES,
+    assert_shown,
+    by_cost,
+    codes_of,
+    drop,
+    pairs_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -87,13 +95,51 @@ def test_narrow_and_wide_pages_lay_images_out_as_they_should(open_page):
         return {name: page.locator(f"#{name}").bounding_box() for name in names}
 
     narrow, wide = (boxes(size) for size in SIZES)
-    assert narrow["image"]["width"] > 0.9 * SIZES[0][0] - 30
+    assert narrow["image"]["width"] == pytest.approx(0.3 * SIZES[0][1], abs=1)
     assert narrow["image-a"]["y"] == narrow["image-b"]["y"] > narrow["image"]["y"]
     left = [wide[name]["x"] for name in ("image-a", "image", "image-b", "image-copy")]
     assert left == sorted(left)
     assert wide["image"]["width"] > 1.3 * wide["image-a"]["width"]
     assert wide["image-a"]["width"] == pytest.approx(wide["image-b"]["width"], abs=1)
     assert all(box["width"] == pytest.approx(box["height"], abs=1) for box in wide.values())
+
+
+def test_the_face_and_errors_are_on_the_screen_beside_the_codes_of_a_telephone(open_page):
+    width, height = 400, 800
+    page = open_page(size=(width, height))
+    pair = page.locator("#slots .pair").last
+    pair.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 10_000)  # to the end of the page
+    page.wait_for_function("scrollY + innerHeight >= document.documentElement.scrollHeight - 1")
+
+    def assert_whole(selector: str) -> None:
+        box = page.locator(selector).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width, selector
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height, selector
+
+    assert page.evaluate("scrollY") > height / 2
+    assert_whole("#image")
+    assert_whole("#slots .slot:last-child .pair")
+    drop(page, "#codes", ("no.png", b"no image"))
+    page.get_by_role("alert").wait_for()
+    assert_whole("#alert")
+    page.get_by_role("button", name="Close").click()
+    face, codes = page.locator("#image").bounding_box(), pair.bounding_box()
+    assert face["y"] + face["height"] < codes["y"]  # it covers nothing that is tapped
+
+
+def test_what_is_tapped_on_a_telephone_is_large_enough(open_page):
+    page = open_page(size=(400, 800))
+    small = """all => all.filter((one) => one.offsetParent).map((one) => {
+      const { width, height } = one.getBoundingClientRect();
+      return [one.id || one.className, width, height];
+    }).filter(([, width, height]) => Math.min(width, height) < 44)"""
+    controls = page.locator("button, select, input, summary")
+    assert controls.evaluate_all("all => all.filter((one) => one.offsetParent).length") > 20
+    assert controls.evaluate_all(small) == []
+    page.locator("#slots .replace").first.click()
+    page.wait_for_selector("#entries-list .amount >> nth=11")
+    assert controls.evaluate_all(small) == []
 
 
 def test_colours_follow_the_scheme(open_page):

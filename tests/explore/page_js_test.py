@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from pivq_jax.data.toon_faces import FACTORS
 from tests.explore.node import run_js
 
 DOM = (Path(__file__).parent / "dom.js").read_text()
 # A model of two codes; the grey level of an image is ten times its first code. Answers come one
 # after another, as those of the server do.
 BACKEND = """
-const entry = { group: 0, value: "", text: "", share: 0 };
+const entry = { group: 0, value: "", right: 0, usual: 0, share: 0 };
 const model = { id: "x", title: "", kind: "matching", imageSize: 1, numCodes: 2, codebookSize: 9,
   examples: 4, exampleName: "test image", trainingImages: 1, batch: 4, groups: ["g"],
-  entries: Array(9).fill(entry), factors: [], credit: "" };
+  opening: [0, 1], entries: Array(9).fill(entry), factors: [], credit: "", prior: false,
+  psnr: 20 };
 let busy = Promise.resolve();
 const later = (find) => (...given) => (busy = busy.then(() => wait(10)).then(() => find(...given)));
 const grey = (level) => {
@@ -25,6 +27,7 @@ const picture = (index) => (
 );
 const backend = {
   open: async () => model,
+  progress: async () => ({ text: "", fraction: 1 }),
   example: later(picture),
   examples: later(() => [grey(0)]),
   pair: later((a, b) => ({ a: [...a], b: [...b], cost: [1, 1] })),
@@ -201,3 +204,155 @@ def test_a_state_that_failed_is_not_decoded_again(tmp_path):
     answer([asked, element("result").getAttribute("aria-busy")]);
     """
     assert use_page(body, tmp_path) == [1, "false"]
+
+
+# Five pairs in slots 0 to 4, the cheapest first; of the ten pixels of the image as many are white
+# as the codes of B add up to. Pair 3 shows only with pair 4.
+EFFECTS = """
+const adds = [0, 2, 1, 0, 5];
+const pairs = { a: [0, 1, 2, 3, 4], b: [10, 11, 12, 13, 14], cost: [1, 2, 3, 4, 5] };
+const decoded = (codes) => {
+  const image = new ImageData(10, 1);
+  let white = codes.reduce((sum, code, slot) => sum + (code >= 10 ? adds[slot] : 0), 0);
+  if (codes[3] === 13 && codes[4] === 14) white += 1;
+  image.data.fill(255, 0, 4 * white);
+  return image;
+};
+const model = { batch: 2, kind: "matching" };
+const sizes = [];
+const backend = { decode: async (sets) => (sizes.push(sets.length), sets.map(decoded)) };
+const effects = new Effects(backend, model);
+const { signal } = new AbortController();
+"""
+
+
+def test_effects_are_shares_of_pixels_and_the_slider_moves_by_them(tmp_path):
+    body = """
+    const first = await effects.find({ pairs, codes: pairs.a }, signal);
+    const later = await effects.find({ pairs, codes: [0, 1, 2, 3, 14] }, signal);
+    const { order, stops } = await effects.findPath(pairs, signal);
+    adds.fill(0);
+    const same = { a: [0, 1], b: [10, 11], cost: [2, 1] };
+    const unseen = await effects.findPath(same, signal);
+    const taken = await effects.find({ pairs, codes: [0, 1, 13, 3, 4] }, signal);
+    answer([[...first], [...later], order, stops, [...taken.keys()], Math.max(...sizes), unseen]);
+    """
+    first, later, order, stops, taken, most, unseen = run_js(
+        "effects.js", "Effects", DOM + EFFECTS + body, tmp_path
+    )
+    assert dict(first) == {0: 0, 1: 0.2, 2: 0.1, 3: 0, 4: 0.5}
+    assert dict(later) == {0: 0, 1: 0.2, 2: 0.1, 3: 0.1, 4: 0.5}
+    assert order == [4, 1, 2, 0, 3]
+    assert stops == [0, 1, 2, 3, 5]  # nothing is seen of slot 0: it goes with the next one
+    assert taken == [0, 1, 2, 4]  # the code of B in slot 3 is there already
+    assert most == 2
+    assert unseen == {"order": [1, 0], "stops": [0, 1, 2]}
+
+
+def test_columns_are_in_the_order_of_effects_and_those_without_one_are_folded(tmp_path):
+    body = """
+    const slots = (place) => element(place).children.map(({ dataset }) => dataset.slot);
+    const amounts = () => element("slots").querySelectorAll(".amount").map((e) => e.textContent);
+    const entry = { group: 0, value: "", right: 0, usual: 0, share: 0 };
+    const columns = new Slots({ groups: ["g"], entries: Array(15).fill(entry) }, {});
+    const cost = [1, 2, 3, 4];
+    const state = { pairs: { a: [0, 1, 2, 3], b: [10, 11, 12, 13], cost }, codes: [0, 1, 2, 3] };
+    const show = (effects) => {
+      columns.show(state);
+      columns.measure(new Map(effects.map((effect, slot) => [slot, effect])));
+      return [slots("slots"), slots("faint"), amounts(), element("title-faint").textContent];
+    };
+    columns.show(state);
+    const before = slots("slots");
+    const found = [before, show([0, 0.2, 0.001, 0.5]), show([0, 0, 0.3, 0.004])];
+    state.pairs = { ...state.pairs };
+    answer([...found, show([0, 0, 0, 0]), element("faint-part").hidden]);
+    """
+    before, first, later, none, hidden = run_js("slots.js", "Slots", DOM + body, tmp_path)
+    assert before == [0, 1, 2, 3]
+    nothing = "codes change nothing visible here"
+    assert first == [[3, 1], [2, 0], ["50%", "20%"], f"2 {nothing}"]
+    # What is shown stays where it is, and what has an effect now comes out.
+    later_title = "1 code changes nothing visible here"
+    assert later == [[3, 1, 2], [0], ["<1%", "no change", "30%"], later_title]
+    assert none[:2] == [[0, 1, 2, 3], []] and hidden is True
+
+
+def give_file(body: str, folder: Path) -> Any:
+    """Gives a file for A, of which the backend returns what `encode` in a script says."""
+    script = f"""
+    const {{ BackendError }} = await import({(folder / "page" / "backend.js").as_uri()!r});
+    {body}
+    element("file-a").click();
+    element("file").files = [{{ name: "mine.png" }}];
+    element("file").onchange();
+    await until(() => element("alert").hidden === false || text("name-a") === "mine.png");
+    await wait(100);
+    answer([element("alert").hidden, text("alert-text"), text("name-a")]);
+    """
+    return use_page("element('alert').hidden = true;" + script, folder)
+
+
+def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path):
+    body = """
+    backend.encode = async () => { throw new BackendError("It is no image."); };
+    """
+    assert give_file(body, tmp_path) == [False, "mine.png: It is no image.", "test image 0"]
+
+
+def test_an_image_whose_codes_hold_little_of_it_is_said_to_be_unlike(tmp_path):
+    """Codes that begin with 1 or 8 are decoded as grey level 10 or 80: 28 or 10 dB from black."""
+    for code, hidden in ((1, True), (8, False)):
+        body = f"""
+        const given = {{ name: "mine.png", codes: [{code}, 5], image: grey(0) }};
+        backend.encode = async () => given;
+        """
+        found = give_file(body, tmp_path)
+        assert found[0] is hidden and found[2] == "mine.png"
+        if not hidden:
+            assert found[1].startswith("mine.png is unlike the training images")
+
+
+def test_faces_so_far_bring_their_state_back(tmp_path):
+    body = """
+    const strip = element("strip");
+    const count = () => strip.children.length;
+    await until(() => count() === 1);
+    buttons(0)[0].click();
+    await until(() => count() === 2);
+    element("undo").click();
+    await settled();
+    const undone = [count(), column(0).dataset.code];
+    strip.children[0].click();
+    await settled();
+    const label = strip.children[0].getAttribute("aria-label");
+    answer([...undone, count(), column(0).dataset.code, label]);
+    """
+    name = "Face 2, of test image 0 and test image 1"
+    assert use_page(body, tmp_path) == [2, 0, 2, 1, name]
+
+
+def test_values_have_names_for_people(tmp_path):
+    body = "answer(given.factors.map((values) => values.map(nameOf)));"
+    factors = [list(values) for values in FACTORS.values()]
+    found = run_js("names.js", "nameOf", body, tmp_path, factors=factors)
+    assert all(len({*names}) == len(names) for names in found)  # none is ambiguous
+    names = {value for names in found for value in names}
+    assert {"T-shirt", "long beard", "pink", "blond", "dark blue", "side combed"} <= names
+    assert not any("#" in name or name != name.strip() for name in names)
+
+
+def test_a_code_is_named_only_where_the_name_is_right(tmp_path):
+    body = """
+    const entry = (right) => ({ group: 0, value: "longBeard", right, usual: 0.1, share: 0.2 });
+    const model = { groups: ["beard"], entries: [entry(0.9), entry(0.89)], trainingImages: 5 };
+    const shown = [0, 1].map((code) => {
+      const tells = chip(code, model).querySelector(".tells");
+      return [tells.textContent, tells.classList.contains("unsure")];
+    });
+    answer([...shown, describe(1, model)]);
+    """
+    found = run_js("slots.js", "chip, describe", DOM + body, tmp_path)
+    assert found[:2] == [["long beard", False], ["beard", True]]
+    told = "Code 1: beard: long beard in 89% of images with it, 10% of all"
+    assert found[2] == f"{told}; in 20.0% of training images."

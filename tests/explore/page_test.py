@@ -246,7 +246,7 @@ def test_a_new_face_is_shown_beside_the_training_image_most_like_it(open_page, e
     assert about.startswith(f"{shared} of 8 codes in common. Pixels differ by ")
     amount = re.search(r"by ([\d.]+) of 255", about)
     assert float(amount[1]) == pytest.approx(np.abs(changes[nearest]).mean(), abs=0.1)
-    assert "64 were searched" in about
+    assert "64 of 64 were searched" in about
 
 
 def test_image_and_codes_are_saved_and_opened_again(open_page, engine, tmp_path):
@@ -327,7 +327,7 @@ def test_the_image_follows_a_drag_without_falling_behind(open_page, engine, back
     )
     assert_shown(page, engine, pairs.b.tolist())
     if backend == "server":
-        assert 1 <= len(asked) <= 3
+        assert 1 <= len(asked) <= 3 + 3  # the effects of at most eight exchanges follow
 
 
 def test_files_that_are_no_images_are_refused_with_a_reason(open_page, tmp_path):
@@ -335,7 +335,7 @@ def test_files_that_are_no_images_are_refused_with_a_reason(open_page, tmp_path)
     before, alert = codes_of(page), page.get_by_role("alert")
     for content in (b"no image", b"GIF89a", b"\x89PNG\r\n\x1a\n and nothing of use", b""):
         drop(page, "#side-a", ("no.png", content))
-        alert.get_by_text("no PNG or JPEG").wait_for()
+        alert.get_by_text(re.compile(r"no\.png: .*no PNG.*WebP", re.I)).wait_for()
         page.get_by_role("button", name="Close").click()
         assert alert.count() == 0
     drop(page, "#side-a", ("no.pivq", b"no codes"))

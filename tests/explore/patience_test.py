@@ -35,8 +35,9 @@ class Running:
 
     def __init__(self) -> None:
         self.begun, self.end = threading.Event(), threading.Event()
+        model = SimpleNamespace(fingerprint=b"")
         engine: Any = SimpleNamespace(
-            describe=lambda: {"id": ""}, neighbours=self.neighbours, size=16
+            describe=dict, neighbours=self.neighbours, size=16, model=model, left=[], later=None
         )
         listener = server_module.listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
@@ -172,7 +173,7 @@ def test_the_oldest_waiting_connection_of_a_client_makes_room(running, monkeypat
     asking = running.send("/api/neighbours", "POST", json.dumps({"code": 1}).encode())
     assert running.begun.wait(60)
     waiting = [running.connect(b"GET / HTT") for _ in range(30)]
-    assert status(running.send("/api/model", "GET")) == 200
+    assert status(running.send("/", "GET")) == 200
     for connection in waiting[:20]:
         assert status(connection) == 0
     assert len(running.server.server_state.connections) <= 8
@@ -200,7 +201,8 @@ def neighbours(code):
     time.sleep(600)
 
 server.END_SECONDS = 0.1
-engine = SimpleNamespace(describe=lambda: {"id": ""}, neighbours=neighbours)
+model = SimpleNamespace(fingerprint=b"")
+engine = SimpleNamespace(model=model, neighbours=neighbours, left=[], later=None)
 listener = server.listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
 server.make_server(engine, "127.0.0.1").run(sockets=[listener])

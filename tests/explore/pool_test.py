@@ -29,7 +29,9 @@ def test_the_nearest_is_the_nearest():
     for index in (0, 31, 49):
         noise = rng.integers(-30, 31, images[index].shape)
         blurred = np.clip(images[index] + noise, 0, 255).astype(np.uint8)
-        assert nearest(blurred, images) == index
+        assert nearest(blurred, images, 50) == index
+        if index:
+            assert nearest(images[index], images, index) < index  # the others are not there yet
 
 
 @pytest.fixture

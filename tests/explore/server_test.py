@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,10 +180,10 @@ WRONG = {
     "no value": ("edit", EDIT % b'0, "value": 2', "value 2"),
     "a named value": ("edit", EDIT % b'0, "value": "light"', "value must be"),
     "a negative factor": ("edit", EDIT % b'-1, "value": 0', "factor must be"),
-    "no image": ("encode", b"<html>", "PNG or JPEG"),
+    "no image": ("encode", b"<html>", "JPEG or WEBP"),
     "no file of codes": ("codes/read", b"PK", "file of codes"),
     "nothing to write": ("codes/write", b"{}", "codes"),
-    "nothing": ("encode", b"", "PNG or JPEG"),
+    "nothing": ("encode", b"", "JPEG or WEBP"),
 }
 
 
@@ -302,3 +303,60 @@ def test_an_address_of_version_6_stands_in_brackets():
         pytest.skip("this machine has no IPv6")
     with listener:
         assert url(listener, "::1").startswith("http://[::1]:")
+
+
+class Slow:
+    """An engine that has steps to do, and data to open, which ends when a test says so."""
+
+    def __init__(self) -> None:
+        self.model = SimpleNamespace(fingerprint=b"x")
+        self.opened, self.taken, self.done = threading.Event(), [], []
+        self.left = [("compiling", lambda: self.done.append(1))]
+        self.later: Any = self.open_data
+        self.size, self.fails = SIZE, False
+
+    def describe(self) -> dict[str, object]:
+        return {"id": "x", "taken": len(self.taken)}
+
+    def open_data(self) -> str:
+        assert self.opened.wait(60)
+        if self.fails:
+            raise InputError("nothing draws faces here")
+        return "faces"
+
+    def take(self, data: str) -> None:
+        self.taken.append(data)
+
+
+def progress_at_end(client: TestClient) -> Any:
+    """Waits until the work in the background has ended."""
+    for _ in range(600):
+        if (found := client.get("/api/progress").json())["fraction"] == 1:
+            return found
+        time.sleep(0.1)
+    pytest.fail("the work in the background does not end")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_page_answers_while_no_face_is_drawn_yet(capsys, fails):
+    engine = Slow()
+    engine.fails = fails
+    app = make_app(engine, "127.0.0.1")  # type: ignore[arg-type]
+    with TestClient(app, base_url=ORIGIN) as client:
+        assert client.get("/").status_code == 200
+        assert client.get("/api/model").json() == {"id": "x", "taken": 0}
+        for _ in range(600):
+            if (progress := client.get("/api/progress").json())["text"] == "getting test images":
+                break
+            time.sleep(0.1)
+        assert progress["fraction"] == 0.5 and engine.done == [1]
+        assert client.get("/api/model").status_code == 200  # while faces are drawn
+        engine.opened.set()
+        progress_at_end(client)
+        assert client.get("/api/model").json()["taken"] == (0 if fails else 1)
+    assert engine.taken == ([] if fails else ["faces"])
+    assert ("nothing draws faces here" in capsys.readouterr().out) == fails
+
+
+def test_nothing_is_left_to_do_by_an_engine_that_is_ready(client):
+    assert client.get("/api/progress").json() == {"text": "", "fraction": 1}

@@ -79,3 +79,35 @@ def test_common_exif_data_is_no_claim(tmp_path):
         np.testing.assert_array_equal(read_image(content, 16), expected)
     turned = io.BytesIO(png(9, 9, before=[chunk(b"eXIf", exif(10**4, 6))]))
     assert read_image(turned.getvalue(), 16).shape == (16, 16, 3)
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+WEBP = [{}, {"lossless": True}, {"lossless": True, "exif": TURNED}]
+
+
+@pytest.mark.parametrize("options", WEBP)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_webp_is_read_as_in_a_folder(tmp_path, mode, options):
+    content = content_of(picture(31, 20).convert(mode), "WEBP", **options)
+    (tmp_path / "a.webp").write_bytes(content)
+    np.testing.assert_array_equal(read_image(content, 16), load_image(tmp_path / "a.webp", 16))
+
+
+def test_webp_is_refused_by_its_head(monkeypatch):
+    def refused(content: bytes) -> str:
+        with pytest.raises(InputError) as error:
+            read_image(content, 16)
+        return str(error.value)
+
+    extended = bytearray(content_of(picture(), "WEBP", exif=TURNED))
+    lossy, lossless = (content_of(picture(), "WEBP", lossless=each) for each in (False, True))
+    film = content_of(picture(), "WEBP", save_all=True, append_images=[picture(30, 20).rotate(90)])
+    monkeypatch.setattr(uploads, "decode_image", None)
+    extended[24:30] = b"\xff\xff\0\xff\xff\0"  # the size of the canvas, less one
+    assert "65536 x 65536 pixels" in refused(bytes(extended))
+    monkeypatch.setattr(uploads, "MAX_PIXELS", 599)  # the picture has 600
+    for content in (lossy, lossless):
+        assert "30 x 20 pixels, more than 599" in refused(content)
+        assert "no head" in refused(content[:20])
+    assert "film" in refused(film)

@@ -14,7 +14,7 @@ from tests.parameters import make_model
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
-    return tiny_config.with_fields({"quantizer.init_step": 0})
+    return tiny_config.with_fields({"quantizer.init_at": 0.0})
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +93,10 @@ def test_what_does_not_fit_is_named(config, published, capsys, field, value, the
 
 
 def test_the_codebook_is_left_to_k_means_if_the_run_begins_without_one(config, published, capsys):
-    continuous = config.with_fields({"quantizer.init_step": 20})
+    continuous = config.with_fields({"quantizer.init_at": 0.125})
     (line,) = not_taken(continuous, published, capsys)[1]
     assert line.startswith("quantizer/codebook: k-means makes one at step 20 ")
-    assert "--config.quantizer.init_step=0 " in line
+    assert "--config.quantizer.init_at=0 " in line
 
 
 def test_weights_of_which_nothing_fits_and_missing_ones_are_refused(config, published):

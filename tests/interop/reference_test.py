@@ -16,13 +16,13 @@ from pivq_jax.config import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, OptimizerConfig
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.interop.torch_model import PIVQ as Reference
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.objective import Objective, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import Steps, replace_codebook
 from tests.parameters import draw_like
-from tests.reference.model import PIVQ as Reference
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer
@@ -33,7 +33,7 @@ OPTIMIZER = {
     "learning_rate": 1e-3,
     "muon_learning_rate": 6e-3,
     "momentum": 0.95,
-    "warmup_steps": 3,
+    "warmup": 0.3,
     "weight_decay": 0.1,
     "clip_norm": 0.5,
 }
@@ -228,7 +228,7 @@ def test_ten_steps_of_muon_on_given_gradients():
     settings = {**OPTIMIZER, "clip_norm": 1e9}
     optimizer = make_optimizer(OptimizerConfig(**settings), STEPS)
     rates = optax.warmup_cosine_decay_schedule(
-        0.0, OPTIMIZER["muon_learning_rate"], OPTIMIZER["warmup_steps"], STEPS
+        0.0, OPTIMIZER["muon_learning_rate"], round(OPTIMIZER["warmup"] * STEPS), STEPS
     )
     before = params = draw()
     weights = {n: torch.tensor(w) for n, w in to_torch(params).items()}
@@ -263,7 +263,7 @@ def test_ten_optimizer_steps(tiny_config, name):
     fields = {
         "seed": seed,
         "optimizer.name": name,
-        "quantizer.init_step": 2,
+        "quantizer.init_at": 0.2,
         "loss.recombination_warmup": 1.0,
         "train.steps": STEPS,
         "train.ema_decay": 0.3,  # reached from the fourth step on

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.reference.model import PIVQ
+from pivq_jax.interop.torch_model import PIVQ
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 
@@ -72,14 +72,15 @@ class Trainer:
         self.noise = config["quantizer"]["noise"]
         self.clip_norm, self.ema_decay = optimizer["clip_norm"], train["ema_decay"]
         self.optimizers = make_optimizers(model, **optimizer)
-        warmup, total = optimizer["warmup_steps"], train["steps"]
+        total = train["steps"]
+        warmup = round(optimizer["warmup"] * total)
 
         def schedule(step: int) -> float:
             if step < warmup:
                 return step / warmup
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
 
-        begin = config["quantizer"]["init_step"]
+        begin = round(config["quantizer"]["init_at"] * total)
         rise = self.weights["recombination_warmup"] * (total - begin)
 
         def recombination_scale(step: int) -> float:

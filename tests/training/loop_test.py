@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 import pivq_jax
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
@@ -23,7 +25,7 @@ from pivq_jax.data.pipeline import shuffle_version
 from pivq_jax.data.sources import first_images
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
-from pivq_jax.training.objective import Phase, phase_at, recombination_factor
+from pivq_jax.training.objective import Phase, check_phases, phase_at, recombination_factor
 from pivq_jax.training.steps import Steps
 from tests.conftest import checkpoint_steps, read_lines
 from tests.parameters import draw_like
@@ -58,7 +60,7 @@ def assert_same_state(workdir: Path, other: Path, step: int) -> dict[str, np.nda
 
 
 def test_phases_begin_at_their_steps(tiny_config):
-    tiny_config = tiny_config.with_fields({"adversarial.start_step": 100})
+    tiny_config = tiny_config.with_fields({"adversarial.start_at": 0.625})
     steps = (0, 59, 60, 99, 100, 159)
     expected = [Phase.CONTINUOUS] * 2 + [Phase.QUANTIZED] * 2 + [Phase.ADVERSARIAL] * 2
     assert [phase_at(tiny_config, step) for step in steps] == expected
@@ -67,9 +69,33 @@ def test_phases_begin_at_their_steps(tiny_config):
     assert phase_at(config, 159) == Phase.QUANTIZED
     # With or without a discriminator, codes are fixed from their own step on.
     for each, before in ((tiny_config, Phase.ADVERSARIAL), (config, Phase.QUANTIZED)):
-        fixed = each.with_fields({"quantizer.freeze_step": 120})
+        fixed = each.with_fields({"quantizer.freeze_at": 0.75})
         found = [phase_at(fixed, step) for step in (119, 120, 159)]
         assert found == [before, Phase.DECODER, Phase.DECODER]
+
+
+@pytest.mark.parametrize(
+    "step, steps, flags",
+    [
+        (59, 320, None),  # the codebook, of step 60 of 160, becomes that of step 120
+        (61, 161, None),
+        (61, 320, {"quantizer.init_at": 0.1875, "adversarial.start_at": 0.3125}),
+        (120, 320, {"quantizer.init_at": 0.1875, "adversarial.start_at": 0.3125}),
+        (121, 192, None),
+        (121, 240, {"quantizer.init_at": 0.25, "adversarial.start_at": 0.416667}),
+        (0, 10_000, None),
+    ],
+)
+def test_a_longer_run_does_not_undo_what_it_has_begun(tiny_config, step, steps, flags):
+    planned = tiny_config.with_fields({"adversarial.start_at": 0.625})
+    config = planned.with_fields({"train.steps": steps})
+    if flags is None:
+        return check_phases(config, planned, step)
+    with pytest.raises(InputError, match=f"a run at step {step} is before what") as refusal:
+        check_phases(config, planned, step)
+    found = re.findall(r"--config\.(\S+)=(\S+)", str(refusal.value))
+    assert {name: float(share) for name, share in found} == flags
+    check_phases(config.with_fields(flags), planned, step)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +117,7 @@ def run_of(config, **fields) -> loop.Run:
     [
         ({"quantizer.revive_until": 0.6}, [70, 80, 90]),  # of 160 steps
         # Neither at the step from which codes are fixed, nor later.
-        ({"quantizer.revive_until": 1.0, "quantizer.freeze_step": 90}, [70, 80]),
+        ({"quantizer.revive_until": 1.0, "quantizer.freeze_at": 0.5625}, [70, 80]),
     ],
 )
 def test_the_codebook_is_made_once_and_revived_at_its_times(
@@ -374,12 +400,12 @@ def test_a_checkpoint_whose_next_loss_is_not_finite_is_not_the_last_good_one(
 ):
     fields = {
         "data.name": "random",
-        "quantizer.init_step": 0,
+        "quantizer.init_at": 0.0,
         "adversarial.weight": 0.0,
         "adversarial.recombined_weight": 0.0,
         "optimizer.name": "adamw",
         "optimizer.learning_rate": 1e38,  # from the second step on
-        "optimizer.warmup_steps": 1,
+        "optimizer.warmup": 0.1,
         "train.steps": 9,
         "train.log_every": 50,
         "train.checkpoint_every": 1,
@@ -416,7 +442,7 @@ def test_loss_that_is_not_finite_stops_the_run(commands, tiny_arguments, tmp_pat
         "--config.optimizer.name=adamw",
         "--config.adversarial.weight=0",
         "--config.adversarial.recombined_weight=0",
-        "--config.optimizer.warmup_steps=40",
+        "--config.optimizer.warmup=0.25",
         "--config.train.checkpoint_every=1",
         "--config.train.log_every=1",
         f"--workdir={tmp_path / 'run'}",

@@ -32,7 +32,7 @@ OPTIMIZER = {
     "learning_rate": 1e-2,
     "muon_learning_rate": 3e-2,
     "momentum": 0.95,
-    "warmup_steps": 10,
+    "warmup": 0.1,
     "weight_decay": 0.1,
     "clip_norm": 1.0,
 }

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pivq_jax.interop.safetensors_file import pack_model
 from tests.conftest import start_pair
+from tests.parameters import make_model
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +36,7 @@ DIFFERING = {
     "mesh": ("--config.mesh.fsdp=2", "", "mesh.fsdp = 2, but process 0 mesh.fsdp = 1"),
     "evaluation": ("--config.evaluate.samples=39", "", "evaluate.samples = 39"),
     "workdir": ("--workdir={other}", "", "workdir = '"),
-    "mode": ("--mode=train_prior", "", "mode = 'train_prior'"),
+    "mode": ("--mode=evaluate", "", "mode = 'evaluate'"),
     "package": ("", "pivq_jax.__version__ = '0.0.9'", "version = '0.0.9, code "),
     "jax": ("", "pretend('jax', '0.9.1')", "version of jax = '0.9.1', but process 0 version of"),
     "flax": ("", "pretend('flax', '0.1')", "version of flax = '0.1'"),
@@ -44,12 +46,13 @@ DIFFERING = {
         "jax_default_matmul_precision = 'bfloat16', but",
     ),
     "data": ("--config.data.path={other}", "", "images, digest "),
+    "weights": ("--init_from={other}/1.safetensors", "", "weights to begin with = "),
 }
 
 
 @pytest.mark.parametrize("which", DIFFERING)
 def test_both_are_refused_before_the_first_step(
-    commands, tiny_arguments, small_folder, tmp_path, which
+    commands, tiny_arguments, tiny_config, small_folder, tmp_path, which
 ):
     own, before, said = DIFFERING[which]
     other = tmp_path / "other"
@@ -58,12 +61,20 @@ def test_both_are_refused_before_the_first_step(
         image = np.asarray(Image.open(other / "0.png")).copy()
         image[0, 0] ^= 1
         Image.fromarray(image).save(other / "0.png")
+    started = []
+    if which == "weights":
+        other.mkdir()
+        for seed in (0, 1):
+            model = make_model(tiny_config, seed)
+            content = pack_model(model.params, {"config": tiny_config.to_dict()})
+            (other / f"{seed}.safetensors").write_bytes(content)
+        started = [f"--init_from={other / '0.safetensors'}"]
     workdir = tmp_path / "run"
     arguments = [*tiny_arguments, "--config.train.batch_size=16", f"--workdir={workdir}"]
 
     def start(index: int, how: str):
         mine = [own.format(other=other)] if index and own else []
-        given = [*arguments, f"--distributed={how}", *mine]
+        given = [*arguments, *started, f"--distributed={how}", *mine]
         code = COMMAND.format(arguments=given, before=before if index else "")
         return commands.start(code=code, devices=4)
 
@@ -72,7 +83,7 @@ def test_both_are_refused_before_the_first_step(
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert line.startswith("error: process 1 has ") and said in line, line
         assert "compiling" not in done.stdout
-    assert not workdir.exists() and (which == "data" or not other.exists())
+    assert not workdir.exists() and (which in ("data", "weights") or not other.exists())
 
 
 def test_processes_of_other_numbers_of_devices_are_refused(commands, tiny_arguments, tmp_path):

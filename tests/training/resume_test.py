@@ -181,7 +181,7 @@ def test_a_second_process_is_refused_20_times_and_the_first_unharmed(commands, t
 
 @pytest.mark.slow  # start_test and initial_test have its parts
 def test_a_run_starts_from_another_run_and_goes_on_for_longer(commands, tiny_run, tmp_path):
-    fields = ["model.num_codes=4", "quantizer.init_step=0", "train.steps=110"]
+    fields = ["model.num_codes=4", "quantizer.init_at=0", "train.steps=110"]
     fields = [f"--config.{field}" for field in fields]
     arguments = with_fields([*tiny_run.arguments, *fields, ""], tmp_path / "run")
     arguments.append(f"--init_from={tiny_run.workdir}")
@@ -259,7 +259,7 @@ def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
 @pytest.mark.slow
 def test_a_preempted_run_makes_no_codebook_first(commands, tiny_arguments, tmp_path):
     workdir = tmp_path / "run"
-    late = ["quantizer.init_step=100000", "adversarial.start_step=100001", "train.steps=200000"]
+    late = ["quantizer.init_at=0.5", "adversarial.start_at=0.5", "train.steps=200000"]
     late += ["train.checkpoint_every=200000", "train.picture_every=200000"]
     late += ["optimizer.name=adamw", "adversarial.weight=0", "adversarial.recombined_weight=0"]
     fields = [f"--config.{field}" for field in late]
@@ -307,7 +307,7 @@ def test_a_run_whose_codes_are_fixed_goes_on_as_if_never_stopped(
             signal.raise_signal(signal.SIGTERM)
 
     line = TrainingLog.write
-    fields = {"quantizer.freeze_step": 2, "quantizer.revive_every": 1, "train.ema_decay": 0.5}
+    fields = {"quantizer.freeze_at": 0.5, "quantizer.revive_every": 1, "train.ema_decay": 0.5}
     config = tiny_config.with_fields({**SHORT, **fields})
     train(config, tmp_path / "unbroken")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -373,7 +373,7 @@ def test_a_run_with_evaluations_ends_as_without_also_if_stopped(commands, tiny_r
 def test_two_processes_evaluate_together_and_train_as_without(commands, tiny_run, tmp_path):
     fields = ["batch_size=16", "steps=80", "picture_every=80"]
     common = [*tiny_run.arguments[:-1], *(f"--config.train.{field}" for field in fields)]
-    common += ["--config.adversarial.start_step=70", "--config.mesh.fsdp=2"]
+    common += ["--config.adversarial.start_at=0.875", "--config.mesh.fsdp=2"]
     workdirs = [tmp_path / name for name in ("with", "without")]
     every = ["--config.evaluate.every=35", "--config.evaluate.share=1"]
     for workdir, more in zip(workdirs, (every, []), strict=True):

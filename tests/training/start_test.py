@@ -26,12 +26,12 @@ SHORT = {
     "model.set_depth": 0,
     "model.decoder_depth": 1,
     "quantizer.kind": "nearest",
-    "quantizer.init_step": 0,
+    "quantizer.init_at": 0.0,
     "loss.recombination": 0.0,
     "adversarial.weight": 0.0,
     "adversarial.recombined_weight": 0.0,
     "optimizer.name": "adamw",
-    "optimizer.warmup_steps": 1,
+    "optimizer.warmup": 0.25,
     "train.steps": 4,
     "train.log_every": 1,
     "train.checkpoint_every": 1,
@@ -150,6 +150,21 @@ def test_a_run_goes_on_for_longer_with_another_schedule(started, longer, capsys)
     assert rates(longer.workdir)[4:] == pytest.approx(expected) and expected[0] > 5e-4
     assert json.loads((longer.workdir / "config.json").read_text())["train"]["steps"] == 8
     assert_same(longer.workdir, started.workdir, 4)
+
+
+@pytest.mark.slow
+def test_more_steps_keep_the_steps_at_which_phases_began(config, tmp_path):
+    fixed = config.with_fields({"quantizer.freeze_at": 0.5})
+    train(fixed, tmp_path)
+    longer = fixed.with_fields({"train.steps": 8})
+    with pytest.raises(InputError, match=r"give .*--config\.quantizer\.freeze_at=0\.25 as well"):
+        train(longer, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == fixed.to_dict()
+    longer = longer.with_fields({"quantizer.freeze_at": 0.25})
+    train(longer, tmp_path)
+    first, last = (flatten_dict(state_at(tmp_path, step)["params"]) for step in (4, 8))
+    changed = {path[0] for path in first if (first[path] != last[path]).any()}
+    assert changed == {"decoder"}
 
 
 @pytest.mark.slow

@@ -23,13 +23,14 @@
  * @property {number} group - index in `Model.groups`; -1 if the entry tells nothing beyond chance.
  * @property {string} value - the value of the factor that it tells, such as "bun"; one that looks
  *     like "#f97316" is shown as that colour; "" if there is none.
- * @property {string} text - one line, such as "hair: bun in 82% of images with it, 9% of all"; ""
- *     if nothing is known.
+ * @property {number} right - fraction of the images with the entry that show this value, 0 to 1.
+ * @property {number} usual - fraction of all images that show it.
  * @property {number} share - fraction of training images with the entry, 0 to 1.
  */
 
 /**
- * The model, all that stays the same while the page is open.
+ * The model, all that stays the same while the page is open; but for the images that one can choose
+ * from, which may come later.
  *
  * @typedef {object} Model
  * @property {string} id - short text without spaces that differs for other weights. Links hold it,
@@ -41,9 +42,12 @@
  * @property {number} numCodes - N.
  * @property {number} codebookSize - K.
  * @property {number} examples - number of images of `example`, 0 if there are none.
+ * @property {number[]} opening - two of them to begin with, whose codes show well what codes are;
+ *     none if there are fewer than two.
  * @property {string} exampleName - what they are, in the singular: "test image".
  * @property {number} trainingImages - number of images that `recombine` draws from and `nearest`
  *     searches; 0 if the backend has none: the page then leaves out both.
+ * @property {boolean} prior - whether it has a prior to `draw` from.
  * @property {number} batch - most sets of one `decode`, at least 1.
  * @property {number} mostExamples - most images of one call of `examples`.
  * @property {number} mostBytes - of a file that a person gives.
@@ -54,6 +58,8 @@
  * @property {Factor[]} factors - labelled factors that `readFactors` reads and `edit` changes; none
  *     if training images have no labels, codes are `positional`, or the backend has no such edits:
  *     the page then leaves out both.
+ * @property {number} psnr - in dB, of the test images of the training as they are decoded; 0 if it is
+ *     not known.
  * @property {string} credit - whose images the model was trained on, if they ask for credit: a
  *     sentence with links as in Markdown, [text](https://...); "" if not.
  */
@@ -84,8 +90,7 @@
  * @typedef {object} Pairs
  * @property {number[]} a - the codes of A in canonical order; index n is slot n.
  * @property {number[]} b - the partner of each in B, equal to it where the code is common.
- * @property {number[]} cost - squared distance of each code and its partner. The interpolation exchanges the pairs of a != b one after another,
- *     the cheapest first (equally cheap ones in the order of slots).
+ * @property {number[]} cost - squared distance of each code and its partner.
  */
 
 /**
@@ -105,14 +110,18 @@
  *     ready: waits for the server, or downloads and compiles. Called once, before all else;
  *     `progress` is called as the work goes on with what is done now ("compiling the decoder") and
  *     the fraction done of all work, 0 to 1.
+ * @property {() => Promise<{text: string, fraction: number}>} progress - how far the work is that goes
+ *     on while the page is used, and what is done now; the fraction is 1 at the end. The `Model` may
+ *     have changed by then.
+ * @property {() => Promise<Model>} model - the model as it is now.
  * @property {(start: number, count: number) => Promise<ImageData[]>} examples - images to choose
  *     from, without their codes: `count`, at most `Model.mostExamples`, from index `start` on;
  *     fewer come where `Model.examples` ends.
  * @property {(index: number) => Promise<Picture>} example - encodes one of them, the index in
  *     [0, Model.examples).
  * @property {(file: Blob, name: string) => Promise<Picture>} encode - encodes a person's own image:
- *     its central square, resized as in training. `file` is a PNG or JPEG file, anything else is
- *     refused; `name` is the name of the file, which becomes the name of the picture.
+ *     its central square, resized as in training. `file` is a PNG, JPEG or WebP file, anything
+ *     else is refused; `name` is the name of the file, which becomes the name of the picture.
  * @property {(a: number[], b: number[]) => Promise<Pairs>} pair - pairs two code sets.
  * @property {(sets: number[][], signal?: AbortSignal) => Promise<ImageData[]>} decode - decodes 1
  *     to `Model.batch` code sets: one image a set. The signal ends the call.
@@ -120,6 +129,7 @@
  *     recombines two different training images, drawn as for samples of the model, for a new face:
  *     the parents, their pairs, and the new set in the order of slots: `codes[n]` is `pairs.a[n]`
  *     or `pairs.b[n]`.
+ * @property {() => Promise<Picture>} draw - draws a new face from the prior of the model.
  * @property {(codes: number[], signal?: AbortSignal) => Promise<Nearest>} nearest - finds the
  *     training image that looks most like the decoded set. The signal ends the call.
  * @property {(code: number) => Promise<number[]>} neighbours - all other K - 1 codebook entries by

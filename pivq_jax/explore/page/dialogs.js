@@ -8,10 +8,9 @@ import { replace } from "./state.js";
 const EXAMPLES = 24; // images a page
 const ENTRIES = 12; // entries shown at once
 
-/** Takes the number that a person gives in the form of a dialog, from 0 to `most`. */
-function takeNumber(dialog, most, take) {
+/** Takes the number that a person gives in the form of a dialog. */
+function takeNumber(dialog, take) {
   const number = find(`${dialog}-number`);
-  number.max = most;
   find(`${dialog}-form`).addEventListener("submit", (event) => {
     event.preventDefault();
     take(number.valueAsNumber);
@@ -34,7 +33,7 @@ export class Examples {
     this.#act = act;
     find("examples-previous").addEventListener("click", () => this.#turn(this.#start - EXAMPLES));
     find("examples-next").addEventListener("click", () => this.#turn(this.#start + EXAMPLES));
-    takeNumber("examples", model.examples - 1, (index) => this.#take(index));
+    takeNumber("examples", (index) => this.#take(index));
   }
 
   /**
@@ -44,6 +43,7 @@ export class Examples {
   open(letter, choose) {
     this.#choose = choose;
     find("title-examples").textContent = `Choose a ${this.#model.exampleName} for ${letter}`;
+    find("examples-number").max = this.#model.examples - 1;
     const list = find("examples-list");
     if (!list.children.length) {
       list.append(...Array.from({ length: EXAMPLES }, () => make("div.thumb", thumbnail(null))));
@@ -97,7 +97,8 @@ export class Entries {
     this.#model = model;
     this.#act = act;
     find("entries-more").addEventListener("click", () => this.#more());
-    takeNumber("entries", model.codebookSize - 1, (entry) => this.#take(entry));
+    find("entries-number").max = model.codebookSize - 1;
+    takeNumber("entries", (entry) => this.#take(entry));
     this.#dialog.addEventListener("close", () => this.#ended.abort());
   }
 

@@ -2,9 +2,11 @@
 
 import { BackendError } from "./backend.js";
 import { Entries, Examples, showLink } from "./dialogs.js";
+import { Effects } from "./effects.js";
 import { find, linked } from "./elements.js";
 import { Factors } from "./factors.js";
-import { download, paint, thumbnail } from "./pictures.js";
+import { listenForDrops, named, pick } from "./files.js";
+import { download, paint, psnr, thumbnail } from "./pictures.js";
 import { Slots } from "./slots.js";
 import {
   countDiffering,
@@ -16,9 +18,12 @@ import {
   replace,
   toFragment,
 } from "./state.js";
+import { Strip } from "./strip.js";
 
-const SETTLED = 200; // milliseconds without a change, until the link and the nearest image follow
-const IMAGES = "image/png,image/jpeg";
+const SETTLED = 200; // milliseconds without a change, until link, effects and nearest image follow
+const ASK_AGAIN = 1_000; // milliseconds, how far the work in the background is
+const IMAGES = "image/png,image/jpeg,image/webp";
+const FAR_BELOW = 6; // dB: an image whose codes hold so much less of it is unlike the training images
 const CODES = ".pivq";
 
 /** Starts the page with a `Backend`, see backend.js. */
@@ -49,7 +54,10 @@ class Explorer {
   #decoded = { codes: null, image: null }; // the last state that was
   #decoding = null; // while it goes on
   #settling = 0;
-  #comparing = new AbortController();
+  #following = new AbortController(); // of what follows a state that stays
+  #effects;
+  #paths = new WeakMap(); // of the slider, by pairs
+  #strip = new Strip((state) => this.#change(state));
   #link = ""; // the last that was opened
 
   constructor(backend, model) {
@@ -62,6 +70,7 @@ class Explorer {
     });
     this.#examples = new Examples(backend, model, act);
     this.#entries = new Entries(backend, model, act);
+    this.#effects = new Effects(backend, model);
     this.#factors = new Factors(model, (factor, value) => this.#turn(factor, value));
     this.#listen();
   }
@@ -74,7 +83,9 @@ class Explorer {
     find("credit").replaceChildren(...linked(this.#model.credit));
     find("copy").hidden = !this.#model.trainingImages;
     find("new-face").hidden = !this.#model.trainingImages;
+    find("prior-face").hidden = !this.#model.prior;
     for (const side of ["a", "b"]) find(`choose-${side}`).hidden = !this.#model.examples;
+    this.#try(() => this.#watch());
     find("explorer").hidden = false;
     await this.#openLink();
     if (!this.#history.present) await this.#try(() => this.#begin());
@@ -82,12 +93,30 @@ class Explorer {
 
   /** Shows something to begin with, if there is anything. */
   async #begin() {
-    if (this.#model.examples > 1) {
-      const [a, b] = [await this.#example(0), await this.#example(1)];
+    const [first, second] = this.#model.opening;
+    if (second !== undefined) {
+      const [a, b] = [await this.#example(first), await this.#example(second)];
       await this.#pairUp(() => ({ a, b }));
     } else if (this.#model.trainingImages > 1) {
       await this.#newFace();
     }
+  }
+
+  /** Shows how far the work beside the page is; takes what the model has then. */
+  async #watch() {
+    let waited = false;
+    for (;;) {
+      const { text, fraction } = await this.#backend.progress();
+      find("background").hidden = fraction === 1;
+      find("background-bar").value = fraction;
+      find("background-text").textContent = `In the background: ${text}`;
+      if (fraction === 1) break;
+      waited = true;
+      await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN));
+    }
+    if (!waited) return;
+    Object.assign(this.#model, await this.#backend.model());
+    if (this.#history.present) this.#follow(); // more is known of it
   }
 
   #listen() {
@@ -95,7 +124,10 @@ class Explorer {
     on("undo", "click", () => this.#go(-1));
     on("redo", "click", () => this.#go(1));
     on("new-face", "click", () => this.#act(() => this.#newFace()));
-    on("open", "click", () => this.#pick(CODES, (file) => this.#openCodes(file)));
+    on("prior-face", "click", () =>
+      this.#act(async () => this.#setSide("a", await this.#backend.draw())),
+    );
+    on("open", "click", () => pick(CODES, (file) => this.#act(() => this.#openCodes(file))));
     on("save-codes", "click", () => this.#act(() => this.#saveCodes()));
     on("save-image", "click", () => this.#act(() => this.#saveImage()));
     on("copy-link", "click", () => this.#copyLink());
@@ -106,15 +138,26 @@ class Explorer {
           this.#act(async () => this.#setSide(side, await this.#example(index))),
         ),
       );
-      on(`file-${side}`, "click", () => this.#pick(IMAGES, (file) => this.#openImage(side, file)));
+      const open = (file) => this.#act(() => this.#openImage(side, file));
+      on(`file-${side}`, "click", () => pick(IMAGES, open));
     }
-    on("slider", "input", () =>
-      this.#change(interpolate(this.#history.present, find("slider").valueAsNumber), "slider"),
-    );
+    on("slider", "input", () => {
+      const { present } = this.#history;
+      const { order, stops } = this.#paths.get(present.pairs);
+      const slots = order.slice(0, stops[find("slider").valueAsNumber]);
+      this.#change(interpolate(present, slots), "slider");
+    });
     on("slider", "change", () => this.#history.end());
     document.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("hashchange", () => this.#openLink());
-    this.#listenForDrops();
+    listenForDrops((files) =>
+      this.#act(async () => {
+        for (const [side, file] of files) {
+          if (file.name.endsWith(CODES)) await this.#openCodes(file);
+          else await this.#openImage(side, file);
+        }
+      }),
+    );
   }
 
   #key(event) {
@@ -124,39 +167,6 @@ class Explorer {
     else if (key === "y" || key === "z") this.#go(1);
     else return;
     event.preventDefault();
-  }
-
-  #listenForDrops() {
-    const over = (shown) => (find("drop").hidden = !shown);
-    document.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      over(event.dataTransfer.types.includes("Files"));
-    });
-    document.addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) over(false);
-    });
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      over(false);
-      const files = [...event.dataTransfer.files];
-      const first = event.target.closest?.("#side-b") ? "b" : "a";
-      const sides = files.length > 1 ? ["a", "b"] : [first];
-      this.#act(async () => {
-        for (const [index, file] of files.slice(0, 2).entries()) {
-          if (file.name.endsWith(CODES)) await this.#openCodes(file);
-          else await this.#openImage(sides[index], file);
-        }
-      });
-    });
-  }
-
-  /** Lets a person pick a file. */
-  #pick(accept, use) {
-    const input = find("file");
-    input.accept = accept;
-    input.value = "";
-    input.onchange = () => input.files.length && this.#act(() => use(input.files[0]));
-    input.click();
   }
 
   /** Does what a person asked for; what failed before is then no longer of interest. */
@@ -172,11 +182,15 @@ class Explorer {
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof BackendError)) console.error(error);
-      // All beside an open dialog is out of reach.
-      (document.querySelector("dialog[open]") ?? find("alert-place")).prepend(find("alert"));
-      find("alert-text").textContent = messageOf(error);
-      find("alert").hidden = false;
+      this.#warn(messageOf(error));
     }
+  }
+
+  #warn(text) {
+    // All beside an open dialog is out of reach.
+    (document.querySelector("dialog[open]") ?? find("alert-place")).prepend(find("alert"));
+    find("alert-text").textContent = text;
+    find("alert").hidden = false;
   }
 
   #say(text) {
@@ -188,11 +202,15 @@ class Explorer {
   }
 
   async #openImage(side, file) {
-    await this.#setSide(side, await this.#backend.encode(file, file.name));
+    const picture = await named(file, this.#backend.encode(file, file.name));
+    await this.#setSide(side, picture);
+    const [decoded] = await this.#backend.decode([picture.codes]);
+    if (psnr(picture.image, decoded) > this.#model.psnr - FAR_BELOW) return;
+    this.#warn(`${file.name} is unlike the training images: its codes hold little of it.`);
   }
 
   async #openCodes(file) {
-    const codes = await this.#backend.readCodes(file);
+    const codes = await named(file, this.#backend.readCodes(file));
     const [image] = await this.#backend.decode([codes]);
     await this.#setSide("a", { name: file.name, codes, image });
   }
@@ -283,25 +301,38 @@ class Explorer {
     find("name-b").textContent = b.name;
     this.#slots.show(this.#history.present);
     this.#factors.tell();
-    const differing = exchangeOrder(pairs);
-    const count = differing.filter((slot) => codes[slot] === pairs.b[slot]).length;
-    const text = `${count} of ${differing.length} pairs exchanged`;
-    const slider = find("slider");
-    slider.max = differing.length;
-    slider.value = count;
-    slider.disabled = !differing.length;
-    slider.setAttribute("aria-valuetext", text);
-    find("exchanged").textContent = text;
+    this.#showSlider();
     for (const id of ["save-codes", "save-image", "copy-link"]) find(id).disabled = false;
     find("undo").disabled = !this.#history.has(-1);
     find("redo").disabled = !this.#history.has(1);
     this.#entries.close(); // a choice in it would be for the state before
+    this.#follow();
+  }
+
+  /** Begins with what follows a new state. */
+  #follow() {
     this.#decode();
-    this.#comparing.abort();
+    this.#following.abort();
+    find("codes").setAttribute("aria-busy", "true");
     // It shows what was most like an earlier state.
     find("copy").setAttribute("aria-busy", String(this.#model.trainingImages > 0));
     clearTimeout(this.#settling);
     this.#settling = setTimeout(() => this.#settle(), SETTLED);
+  }
+
+  /** Shows how many pairs are exchanged, and the place on the way from A to B once it is known. */
+  #showSlider() {
+    const { pairs, codes } = this.#history.present;
+    const differing = exchangeOrder(pairs);
+    const count = differing.filter((slot) => codes[slot] === pairs.b[slot]).length;
+    const text = `${count} of ${differing.length} pairs exchanged`;
+    const { stops } = this.#paths.get(pairs) ?? { stops: [0] };
+    const slider = find("slider");
+    slider.max = stops.length - 1;
+    slider.value = stops.findLastIndex((stop) => stop <= count);
+    slider.disabled = stops.length < 2;
+    slider.setAttribute("aria-valuetext", text);
+    find("exchanged").textContent = text;
   }
 
   /** Decodes the present state; what changes meanwhile is decoded next, and the rest left out. */
@@ -335,7 +366,7 @@ class Explorer {
     return image;
   }
 
-  /** Once a state stays: its link, and the training image most like it. */
+  /** Once a state stays: its link, what each exchange changes, and the training image most like it. */
   async #settle() {
     const state = this.#history.present;
     try {
@@ -343,17 +374,31 @@ class Explorer {
     } catch {
       // Browsers limit how often: a later state brings the link up to date.
     }
-    if (!this.#model.trainingImages) return;
-    this.#comparing = new AbortController();
+    this.#following = new AbortController();
+    const { signal } = this.#following;
     await this.#try(async () => {
-      const found = await this.#backend.nearest(state.codes, this.#comparing.signal);
+      this.#slots.measure(await this.#effects.find(state, signal));
+      if (!this.#paths.has(state.pairs)) {
+        this.#paths.set(state.pairs, await this.#effects.findPath(state.pairs, signal));
+        this.#showSlider();
+      }
+      find("codes").setAttribute("aria-busy", "false");
+    });
+    if (signal.aborted) return;
+    await this.#try(async () => {
+      this.#strip.add(toFragment(state, this.#model), state, await this.#imageOf(state));
+    });
+    if (!this.#model.trainingImages || signal.aborted) return;
+    await this.#try(async () => {
+      const found = await this.#backend.nearest(state.codes, signal);
       if (state !== this.#history.present) return;
       const { picture, difference, searched } = found;
       paint(find("image-copy"), picture.image, `Nearest training image: ${picture.name}`);
       find("name-copy").textContent = picture.name;
       find("about-copy").textContent =
         `${shared(state.codes, picture.codes)} of ${state.codes.length} codes in common. Pixels differ` +
-        ` by ${difference.toFixed(1)} of 255. ${searched.toLocaleString("en")} were searched.`;
+        ` by ${difference.toFixed(1)} of 255. ${searched.toLocaleString("en")} of` +
+        ` ${this.#model.trainingImages.toLocaleString("en")} were searched.`;
       find("copy").setAttribute("aria-busy", "false");
     });
   }

@@ -1,7 +1,7 @@
 /** The labelled factors of the image in the middle: a select for each, which shows its value. */
 
 import { find, make } from "./elements.js";
-import { isColour } from "./slots.js";
+import { isColour, nameOf } from "./names.js";
 
 const HINT = "As the image shows. Choose another value to edit.";
 const UNCLEAR = "unclear";
@@ -56,14 +56,15 @@ export class Factors {
   /** What became of a choice: `found` is the value that is shown now, -1 if none is sure. */
   outcome(factor, asked, found, count) {
     const { name, values } = this.#model.factors[factor];
-    const but = found === asked ? "" : `, not ${values[asked]}`;
+    const but = found === asked ? "" : `, not ${nameOf(values[asked])}`;
+    const shown = found < 0 ? UNCLEAR : nameOf(values[found]);
     const codes = count ? `${count} ${count > 1 ? "codes" : "code"}` : "no code";
-    return `The image shows ${name}: ${values[found] ?? UNCLEAR}${but}. Replaced: ${codes}.`;
+    return `The image shows ${name}: ${shown}${but}. Replaced: ${codes}.`;
   }
 }
 
 function option(value) {
-  const element = make("option", value);
+  const element = make("option", nameOf(value));
   if (isColour(value)) {
     element.style.backgroundColor = value;
     element.style.color = isDark(value) ? "white" : "black";

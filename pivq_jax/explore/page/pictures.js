@@ -39,6 +39,26 @@ export function change(before, after) {
   return { image, mean: sum / (0.75 * after.data.length) };
 }
 
+/** Grey levels, of 255, from which on a change of a pixel is seen without looking for it. */
+const SEEN = 30;
+
+/** The share of pixels of which a channel changes by more than that, 0 to 1. */
+export function visibleChange(before, after) {
+  let count = 0;
+  for (let at = 0; at < after.data.length; at += 4) {
+    const differs = (channel) => Math.abs(after.data[channel] - before.data[channel]) > SEEN;
+    if (differs(at) || differs(at + 1) || differs(at + 2)) count += 1;
+  }
+  return count / (after.data.length / 4);
+}
+
+/** The peak signal-to-noise ratio of two images in dB. */
+export function psnr(one, other) {
+  let sum = 0;
+  for (let at = 0; at < one.data.length; at++) sum += (one.data[at] - other.data[at]) ** 2; // opaque
+  return 10 * Math.log10(255 ** 2 / (sum / (0.75 * one.data.length)));
+}
+
 /** Saves a file under a name. */
 export function download(file, name) {
   const link = document.createElement("a");

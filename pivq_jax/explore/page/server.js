@@ -8,8 +8,16 @@ export class ServerBackend {
 
   async open(progress) {
     progress("Opening the model", 0);
+    return this.model();
+  }
+
+  async model() {
     this.#model = await this.#ask("model");
     return this.#model;
+  }
+
+  async progress() {
+    return this.#ask("progress");
   }
 
   async examples(start, count) {
@@ -35,9 +43,12 @@ export class ServerBackend {
     return images.map((image) => this.#image(image));
   }
 
+  async draw() {
+    return this.#picture(await this.#ask("draw", { seed: seed() }));
+  }
+
   async recombine() {
-    const [seed] = crypto.getRandomValues(new Uint32Array(1));
-    const found = await this.#ask("recombine", { seed: seed >>> 1 });
+    const found = await this.#ask("recombine", { seed: seed() });
     return { ...found, a: this.#picture(found.a), b: this.#picture(found.b) };
   }
 
@@ -118,4 +129,9 @@ export class ServerBackend {
     const { error = "the server failed" } = await response.json().catch(() => ({}));
     throw new BackendError(`${error[0].toUpperCase()}${error.slice(1)}.`);
   }
+}
+
+/** A random seed. */
+function seed() {
+  return crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
 }

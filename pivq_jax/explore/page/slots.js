@@ -1,31 +1,38 @@
 /** The code sets as columns of chips: each code of A above its partner in B. */
 
+import { LEAST } from "./effects.js";
 import { find, make } from "./elements.js";
+import { isColour, nameOf } from "./names.js";
 import { exchangeOrder } from "./state.js";
 
-/** Whether the value of a factor is a colour. */
-export const isColour = (value) => /^#[0-9a-f]{6}$/i.test(value);
+/** Share of the images with an entry that must show a value for the entry to have its name. */
+const RIGHT = 0.9;
 
 /** A line about an entry. */
 export function describe(code, model) {
-  const { text, share, group } = model.entries[code];
-  const told = text || (group >= 0 ? model.groups[group] : "tells no factor beyond chance");
+  const { value, right, usual, share, group } = model.entries[code];
+  const percent = (part) => `${Math.round(100 * part)}%`;
+  let told = group >= 0 ? model.groups[group] : "tells no factor beyond chance";
+  if (value) told += `: ${nameOf(value)} in ${percent(right)} of images with it, ${percent(usual)} of all`;
   const often = model.trainingImages ? `; in ${(100 * share).toFixed(1)}% of training images` : "";
   return `Code ${code}: ${told}${often}.`;
 }
 
 /** A chip of a code; its colour is that of its group. */
 export function chip(code, model, prefix = "") {
-  const { group, value } = model.entries[code];
+  const { group, value, right } = model.entries[code];
+  const named = value && right >= RIGHT;
   const element = make("span.chip", make("span.unseen", prefix), make("span.code", String(code)));
-  if (isColour(value)) {
+  if (named && isColour(value)) {
     const swatch = make("span.swatch");
     swatch.style.backgroundColor = value;
     element.append(swatch);
   }
   colour(element, group, model);
-  const word = value && !isColour(value) ? value : (model.groups[group] ?? "no factor");
-  element.append(" ", make("span.tells", word));
+  const tells = named
+    ? make("span.tells", value === "none" ? `no ${model.groups[group]}` : nameOf(value))
+    : make("span.tells.unsure", model.groups[group] ?? "no factor");
+  element.append(" ", tells);
   return element;
 }
 
@@ -38,8 +45,9 @@ export class Slots {
   #model;
   #on;
   #pairs = null;
-  #parts = new Map(); // by slot: {box, pair, chips}
-  #places = [find("slots"), find("common")];
+  #parts = new Map(); // by slot: {box, pair, chips, amount}
+  #places = [find("slots"), find("common"), find("faint")];
+  #ordered = null; // the pairs whose columns are in the order of effects
   #about = find("about-code");
   #told = null; // the slot that it is about
 
@@ -85,16 +93,49 @@ export class Slots {
     this.#pairs = pairs;
     this.#parts.clear();
     const common = [...pairs.a.keys()].filter((slot) => pairs.a[slot] === pairs.b[slot]);
-    const columns = [exchangeOrder(pairs), common];
+    const columns = [exchangeOrder(pairs), common, []];
     for (const [index, place] of this.#places.entries()) {
       place.replaceChildren(...columns[index].map((slot) => this.#column(slot, pairs)));
-      const first = place.querySelector("button");
-      for (const button of place.querySelectorAll("button")) button.tabIndex = button === first ? 0 : -1;
+      oneStop(place);
     }
+    find("faint-part").hidden = true;
     find("common-part").hidden = !common.length;
     this.#about.textContent = "";
     this.#told = null;
     this.#legend(new Set([...pairs.a, ...pairs.b].map((code) => this.#model.entries[code].group)));
+  }
+
+  /**
+   * Shows what each exchange would change now. The first time, columns are put in the order of
+   * effects, and those without one out of the way; later, a column stays where it is, unless it was
+   * there and has an effect now.
+   *
+   * @param {Map<number, number>} effects - see `Effects.find`.
+   */
+  measure(effects) {
+    const [slots, , faint] = this.#places;
+    const focused = document.activeElement;
+    const seen = (slot) => effects.get(slot) >= LEAST;
+    if (this.#ordered !== this.#pairs) {
+      this.#ordered = this.#pairs;
+      const order = exchangeOrder(this.#pairs).sort((one, other) => effects.get(other) - effects.get(one));
+      const place = (slot) => (seen(slot) || !order.some(seen) ? slots : faint);
+      for (const slot of order) place(slot).append(this.#parts.get(slot).box);
+    } else {
+      for (const { box } of this.#parts.values()) {
+        if (box.parentElement === faint && seen(Number(box.dataset.slot))) slots.append(box);
+      }
+    }
+    for (const [slot, { amount }] of this.#parts) {
+      if (amount) amount.textContent = effects.has(slot) ? percent(effects.get(slot)) : "";
+    }
+    const count = faint.children.length;
+    find("faint-part").hidden = !count;
+    find("title-faint").textContent =
+      `${count} ${count === 1 ? "code changes" : "codes change"} nothing visible here`;
+    oneStop(slots);
+    oneStop(faint);
+    if (document.activeElement !== focused) focused.focus(); // moving a column takes it away
   }
 
   #column(slot, pairs) {
@@ -103,18 +144,20 @@ export class Slots {
     const chips = { a: chip(pairs.a[slot], model, differs ? "A: " : "") };
     const pair = make("button.pair", chips.a);
     const box = make("div.slot", pair);
+    let amount = null; // what its exchange would change
     if (differs) {
       chips.b = chip(pairs.b[slot], model, "B: ");
       pair.append(chips.b);
       pair.addEventListener("click", () => this.#on.exchange(slot));
       const replace = make("button.replace", "Replace");
       replace.addEventListener("click", () => this.#on.replace(slot));
-      box.append(replace);
+      amount = make("span.amount.quiet");
+      box.append(amount, replace);
     } else {
       pair.prepend(make("span.unseen", "Replace "));
       pair.addEventListener("click", () => this.#on.replace(slot));
     }
-    this.#parts.set(slot, { box, pair, chips });
+    this.#parts.set(slot, { box, pair, chips, amount });
     box.dataset.slot = slot;
     return box;
   }
@@ -157,7 +200,7 @@ export class Slots {
   #focus(target, place) {
     const button = target.closest("button");
     if (!button) return;
-    for (const other of place.querySelectorAll("button")) other.tabIndex = other === button ? 0 : -1;
+    oneStop(place, button);
     this.#tell(button);
   }
 
@@ -169,6 +212,17 @@ export class Slots {
     const codes = [this.#pairs.a[slot], this.#pairs.b[slot], Number(box.dataset.code)];
     this.#about.textContent = [...new Set(codes)].map((code) => describe(code, this.#model)).join(" ");
   }
+}
+
+/** Makes one of the buttons of a place a stop of the tab key, the others of arrow keys. */
+function oneStop(place, stop = place.querySelector("button")) {
+  for (const button of place.querySelectorAll("button")) button.tabIndex = button === stop ? 0 : -1;
+}
+
+/** A share of the image. */
+function percent(share) {
+  if (share < LEAST) return "no change";
+  return share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
 }
 
 function mark(element, present) {

@@ -19,7 +19,7 @@ import { BackendError } from "./backend.js";
 const MAX_UNDO = 500;
 const MAX_NAME = 60; // characters of a name in a link
 
-/** The slots of pairs that differ, in the order in which the interpolation exchanges them. */
+/** The slots of pairs that differ, those of the most similar codes first. */
 export function exchangeOrder(pairs) {
   const slots = [...pairs.a.keys()].filter((slot) => pairs.a[slot] !== pairs.b[slot]);
   return slots.sort((one, other) => pairs.cost[one] - pairs.cost[other] || one - other);
@@ -45,11 +45,11 @@ export function replace(state, slot, code, kind) {
   return { ...state, codes: state.codes.with(slot, code) };
 }
 
-/** The interpolation with a number of pairs exchanged; codes put in by hand are taken out. */
-export function interpolate(state, count) {
+/** A, with the codes of B in some slots; codes put in by hand are taken out. */
+export function interpolate(state, slots) {
   const { pairs } = state;
   const codes = [...pairs.a];
-  for (const slot of exchangeOrder(pairs).slice(0, count)) codes[slot] = pairs.b[slot];
+  for (const slot of slots) codes[slot] = pairs.b[slot];
   return { ...state, codes };
 }
 

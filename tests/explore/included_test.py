@@ -1,0 +1,90 @@
+"""The page of the included model in a real browser, as a stranger meets it."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+from pivq_jax.commands.task import hold_out
+from pivq_jax.common.errors import InputError
+from pivq_jax.explore.engine import Engine
+from pivq_jax.inference.opening import from_pretrained
+from tests.explore.browser import pixels, settle
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def drawing() -> Iterator[threading.Event]:
+    """Set when the drawing of faces may go on, which fails then."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture(scope="module")
+def engine(drawing: threading.Event) -> Engine:
+    """The explorer of the included model, whose data is not there yet."""
+
+    def draw() -> NoReturn:
+        drawing.wait()
+        raise InputError("nothing is drawn in this test")
+
+    model = from_pretrained("toon_faces")
+    return Engine(*hold_out(model), "decoded training image", draw)
+
+
+def changed(before: np.ndarray, after: np.ndarray) -> float:
+    """The share of pixels of which a channel changes by more than 30 of 255 grey levels."""
+    return float((np.abs(before.astype(int) - after).max(-1) > 30).mean())
+
+
+def test_faces_are_there_before_any_is_drawn(open_page: Any, drawing: threading.Event):
+    page = open_page()
+    assert not drawing.is_set() and "decoded" in page.locator("#name-a").text_content()
+    assert page.get_by_role("progressbar").is_visible()
+    assert pixels(page).std() > 30
+    page.get_by_role("button", name="New face", exact=True).click()
+    page.locator("#name-a").get_by_text("training image", exact=False).wait_for()
+    settle(page)
+
+
+def test_the_first_click_and_the_first_step_of_the_slider_are_seen(open_page: Any):
+    page = open_page()
+    before = pixels(page)
+    page.locator("#slots .pair").first.click()
+    settle(page)
+    clicked = changed(before, pixels(page))
+    page.get_by_role("button", name="Undo").click()
+    settle(page)
+    np.testing.assert_array_equal(pixels(page), before)
+    page.locator("#slider").focus()
+    page.keyboard.press("ArrowRight")
+    settle(page)
+    stepped = changed(before, pixels(page))
+    assert clicked >= 0.05 and stepped >= 0.05
+    assert page.locator("#slots .amount").first.text_content() == f"{round(100 * stepped)}%"
+
+
+def test_every_column_that_is_shown_changes_something_and_no_other(open_page: Any, engine: Engine):
+    page = open_page()
+    a, b = (engine.example(index).codes for index in engine.opening)
+    pairs = engine.pair(a, b)
+    before, effects = engine.decode(pairs.a[None])[0], {}
+    for slot in np.flatnonzero(pairs.a != pairs.b).tolist():
+        codes = pairs.a.copy()
+        codes[slot] = pairs.b[slot]
+        effects[slot] = changed(before, engine.decode(codes[None])[0])
+    seen = sorted((slot for slot in effects if effects[slot] >= 0.002), key=lambda s: -effects[s])
+    read = "all => all.map((one) => Number(one.dataset.slot))"
+    shown = page.locator("#slots .slot").evaluate_all(read)
+    assert [effects[slot] for slot in shown] == [effects[slot] for slot in seen]
+    folded = page.locator("#faint .slot")
+    assert {*folded.evaluate_all(read)} == {*effects} - {*seen}
+    assert folded.count() and folded.first.is_hidden()
+    summary = page.locator("summary")
+    assert summary.text_content().startswith(f"{folded.count()} code")
+    summary.click()
+    assert folded.first.is_visible()

@@ -1,0 +1,191 @@
+"""The prior learns what depends on what, continues bit for bit, and belongs to its codes."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import shutil
+import signal
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.stopping import Interrupted
+from pivq_jax.config.sections import PriorConfig
+from pivq_jax.inference.saved_prior import load_prior
+from pivq_jax.prior import training as module
+from pivq_jax.prior.training import train_prior
+from pivq_jax.sampling import CodeSpace
+from tests.conftest import checkpoint_steps
+
+K = 16
+SPACE, CODEBOOK = CodeSpace(3, K), jnp.zeros((K, 2))
+SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=80, batch_size=64, learning_rate=1e-2)
+SHORT = dataclasses.replace(SETTINGS, steps=4)
+
+
+def stopped_at(step, number):
+    """Takes the place of `stop_requests`."""
+
+    @contextlib.contextmanager
+    def requests():
+        calls = itertools.count()  # the first is before the first step
+        yield lambda: number if next(calls) == step else 0
+
+    return requests
+
+
+def draw(seed: int, count: int) -> np.ndarray:
+    """Sets of three codes, one of 0 to 7 and two that follow from it: 3 bits each."""
+    first = np.random.default_rng(seed).integers(0, 8, count)
+    return np.stack([first, 8 + first // 2, 12 + first // 2], axis=1).astype(np.int32)
+
+
+TRAIN, VALIDATION = draw(0, 400), draw(1, 100)
+
+
+def run(directory, settings=SETTINGS, train=TRAIN, data="faces"):
+    return train_prior(
+        settings, SPACE, CODEBOOK, train, VALIDATION, directory, seed=0, model_step=7, data=data
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("prior")
+    return directory, run(directory)
+
+
+@pytest.mark.slow
+def test_dependent_codes_cost_few_bits(whole):
+    _, prior = whole
+    assert 3 - 0.1 < prior.bits < 4  # independent codes would cost over 7
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("prior")
+    return directory, run(directory, SHORT)
+
+
+def test_what_is_loaded_is_what_was_trained(short):
+    directory, prior = short
+    loaded = load_prior(directory, SPACE, CODEBOOK, model_step=7)
+    assert loaded.bits == prior.bits and loaded.network == prior.network
+    assert loaded.finished and prior.finished
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, prior.params)
+
+
+@pytest.mark.slow
+def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 50"):
+        patch.setattr(module, "stop_requests", stopped_at(50, signal.SIGINT))
+        run(tmp_path)
+    assert not load_prior(tmp_path, SPACE, CODEBOOK, model_step=7).finished
+    again = run(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("/")[0].split()[1] for line in lines[:9]] == [*map(str, range(4, 37, 4))]
+    assert again.bits == whole[1].bits
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
+
+
+def test_a_prior_without_a_validation_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "stop_requests", stopped_at(2, signal.SIGINT))
+    with pytest.raises(Interrupted):
+        run(tmp_path)
+    assert checkpoint_steps(tmp_path) == [2]
+    assert load_prior(tmp_path, SPACE, CODEBOOK, model_step=7) is None
+
+
+def test_a_stop_saves_no_prior_that_has_diverged(tmp_path, monkeypatch):
+    def diverged(network, params, codes, key):
+        return jnp.full(len(codes), jnp.nan)
+
+    monkeypatch.setattr(module, "prior_loss", diverged)
+    monkeypatch.setattr(module, "stop_requests", stopped_at(2, signal.SIGINT))
+    with pytest.raises(FloatingPointError, match="bits of the prior are nan at step 2: lower"):
+        run(tmp_path)
+    assert checkpoint_steps(tmp_path) == []
+
+
+def test_a_training_whose_lock_is_taken_over_writes_nothing_more(tmp_path, monkeypatch):
+    def taken(lock):
+        raise OSError("taken over")
+
+    monkeypatch.setattr(DirectoryLock, "check", taken)
+    with pytest.raises(OSError, match="taken over"):
+        run(tmp_path)
+    assert checkpoint_steps(tmp_path) == []
+
+
+def test_a_prior_of_other_codes_is_refused(short, tmp_path):
+    directory, _ = short
+    for settings, train, data in ((SHORT, TRAIN[::-1], "other faces"), (SETTINGS, TRAIN, "faces")):
+        with pytest.raises(InputError, match=f"of other codes or settings: delete {directory} to"):
+            run(directory, settings, train, data)
+    unlabelled = Path(shutil.copytree(directory, tmp_path / "copy"))
+    (unlabelled / "prior.json").unlink()
+    with pytest.raises(InputError, match=f"of other codes or settings: delete {unlabelled} to"):
+        run(unlabelled, SHORT)
+    assert not (unlabelled / "prior.json").exists()
+    assert load_prior(directory, SPACE, CODEBOOK, model_step=8) is None  # the model was trained on
+    assert load_prior(tmp_path, SPACE, CODEBOOK, model_step=7) is None
+    (tmp_path / "prior.json").write_text('{"model_step": 7}')
+    with pytest.raises(InputError, match=r"prior\.json is damaged \('\w+'\): delete"):
+        load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
+
+
+def test_a_training_continues_with_other_rounding_and_with_labels(short, tmp_path):
+    directory, prior = Path(shutil.copytree(short[0], tmp_path / "prior")), short[1]
+    assert run(directory, SHORT, train=TRAIN[::-1]).bits == prior.bits
+    assert run(directory, SHORT, train=TRAIN[::-1], data="labelled faces").bits == prior.bits
+
+
+def test_a_prior_of_before_continues_with_the_same_codes_alone(short, tmp_path):
+    directory, prior = Path(shutil.copytree(short[0], tmp_path / "older")), short[1]
+    held = json.loads((directory / "prior.json").read_text())
+    del held["data"]
+    held["codes"] = zlib.crc32(TRAIN.tobytes())
+    (directory / "prior.json").write_text(json.dumps(held))
+    assert load_prior(directory, SPACE, CODEBOOK, model_step=7).bits == prior.bits
+    with pytest.raises(InputError, match="of other codes or settings"):
+        run(directory, SHORT, train=TRAIN[::-1])
+    assert run(directory, SHORT).bits == prior.bits
+    assert json.loads((directory / "prior.json").read_text())["data"] == "faces"
+
+
+def test_a_prior_of_another_codebook_is_none_and_one_of_before_counts(short, tmp_path):
+    directory, prior = short
+    assert load_prior(directory, SPACE, CODEBOOK + 1, model_step=7) is None
+    older = Path(shutil.copytree(directory, tmp_path / "older"))
+    held = json.loads((older / "prior.json").read_text())
+    del held["codebook"]
+    (older / "prior.json").write_text(json.dumps(held))
+    assert load_prior(older, SPACE, CODEBOOK + 1, model_step=7).bits == prior.bits
+    assert run(older, SHORT).bits == prior.bits
+
+
+@pytest.mark.parametrize("width", ["x", None, -16, 15])
+def test_a_damaged_description_of_a_prior_is_refused(tmp_path, width):
+    held = {"model_step": 7, **SETTINGS, "width": width}
+    (tmp_path / "prior.json").write_text(json.dumps(held))
+    with pytest.raises(InputError, match=r"prior\.json is damaged \(prior\.width = .*: delete"):
+        load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
+
+
+def test_a_prior_that_cannot_be_read_is_to_be_deleted_and_not_its_run(short, tmp_path):
+    directory = Path(shutil.copytree(short[0], tmp_path / "prior"))
+    for step in checkpoint_steps(directory):
+        (directory / "checkpoints" / str(step) / "state" / "_METADATA").write_text("{")
+    for start in (
+        lambda: load_prior(directory, SPACE, CODEBOOK, model_step=7),
+        lambda: run(directory, SHORT),
+    ):
+        with pytest.raises(InputError, match=f"see the lines above, and delete {directory}$"):
+            start()
