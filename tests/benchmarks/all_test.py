@@ -17,7 +17,7 @@ WORKS = Job("works", "timeit -n1 -r1 print('sixteen_faces')")
 FAILS = Job("fails", "timeit -n1 -r1 no_such_name")
 LAST = Job("last", "timeit -n1 -r1 pass")
 # Need photographs or a browser, train many models, or summarize runs.
-NO_JOBS = {"baselines", "explore_pictures", "quantizers", "summary"}
+NO_JOBS = {"animation", "baselines", "explore_pictures", "quantizers", "silent_codes", "summary"}
 HELPERS = {"__init__", "all", "common", "components", "pixels", "vq_vae"}
 
 
