@@ -68,20 +68,21 @@ with tempfile.TemporaryDirectory() as folder:
     for mode in (
         ["sample"],
         ["interpolate"],
-        ["edit"],
-        ["edit", "--set=hair=bun"],
-        ["edit", "--set=hair=bun", "--input=in"],
-        ["complete"],
         ["reconstruct", "--input=in"],
     ):
         command(
             "main", "--pretrained=toon_faces", "--workdir=faces", f"--mode={mode[0]}", *mode[1:]
         )
-    for word, *places in (
-        ["compress", "--input=in", "--output=in.pivq"],
-        ["decompress", "--input=in.pivq", "--output=out"],
+    for tool, word, *options in (
+        ["edits", "edit"],
+        ["edits", "edit", "--set=hair=bun"],
+        ["edits", "edit", "--set=hair=bun", "--input=in"],
+        ["edits", "complete"],
+        ["prior", "sample", "--workdir=faces"],
+        ["codec", "compress", "--input=in", "--output=in.pivq"],
+        ["codec", "decompress", "--input=in.pivq", "--output=out"],
     ):
-        command("codec", word, "--pretrained=toon_faces", *places)
+        command(tool, word, "--pretrained=toon_faces", *options)
     command("convert", "--help")
     command(
         *("explore", "--pretrained=toon_faces", "--port=0"),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.common import commit, default_device, parser_for
+from pivq_jax.common.command_line import exit_code
 from pivq_jax.common.files import write_atomically
 
 # The CPU comes second, as host callbacks need it.
@@ -138,8 +139,8 @@ def page(jobs: list[Job], title: str, folder: Path) -> str:
     return "\n".join([title, "", *lines, *parts]) + "\n"
 
 
-def main() -> None:
-    """Runs the jobs that have not passed and writes the page."""
+def main() -> int:
+    """Runs the jobs that have not passed and writes the page; returns the exit code."""
     parser = parser_for(__doc__)
     parser.add_argument("--device", choices=PLATFORMS, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of the page")
@@ -168,8 +169,8 @@ def main() -> None:
         text = page(jobs, title, options.output)
         write_atomically(options.output / "index.md", text.encode())
     print(f"the page is {options.output / 'index.md'}")
-    sys.exit(0 if passed else 1)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main, "; the same command continues"))

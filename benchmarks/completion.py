@@ -22,7 +22,7 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.completions import GREY, visible_pixels
+from pivq_jax.edits.completion import GREY, visible_pixels
 from pivq_jax.inference import POOL_IMAGES, TrainedModel, decode_batched, encode_split
 from pivq_jax.inference.splits import in_batches
 from pivq_jax.inference.trained_model import COMPLETED_AT_ONCE

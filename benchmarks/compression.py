@@ -106,9 +106,9 @@ class Setting(NamedTuple):
         ended = time.perf_counter()
         head = len(self.encode(np.full_like(images[0], 128)))
         total = float(np.mean([len(file) for file in files]))
-        spent = (1e3 * t / len(images) for t in (between - started, ended - between))
+        first, second = (1e3 * t / len(images) for t in (between - started, ended - between))
         label = f"{self.form} {self.quality} at {self.side} x {self.side}"
-        return Row(label, total, max(total - head, 0.0), *spent, decoded)
+        return Row(label, total, max(total - head, 0.0), first, second, decoded)
 
 
 def mean_psnr(row: Row, images: np.ndarray) -> float:
@@ -157,14 +157,14 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         files = [pack(contents_of(model, row[None], names[:1], code)) for row in codes[:SEARCHED]]
         alone = float(np.mean([len(file) for file in files]))
     payload = len(contents.data) / len(images)
-    spent = (1e3 * t / len(images) for t in (between - started, ended - between))
+    encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
     bits = capacity(model.space, codes)
     line = (
         f"One file of all {len(images):,} images ({code} code): {len(content) / len(images):.2f}"
         f" bytes an image; {payload:.2f} of them codes, beside `ceiling_bits` of"
         f" {bits['ceiling_bits']:.1f} and `marginal_bits` of {bits['marginal_bits']:.1f}."
     )
-    return Row(f"pivq, {code}", alone, payload, *spent, decoded), line
+    return Row(f"pivq, {code}", alone, payload, encode_ms, decode_ms, decoded), line
 
 
 def names_of(count: int) -> list[str]:

@@ -36,6 +36,7 @@ import numpy as np
 
 from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
 from pivq_jax.common.files import write_json
+from pivq_jax.common.parallel import map_over_batch
 from pivq_jax.common.pictures import Pixels, sample_grid, save_png
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
@@ -43,9 +44,9 @@ from pivq_jax.data.sources import Source, first_images
 from pivq_jax.inference import TrainedModel, encode_batches, encode_split
 from pivq_jax.inference.opening import data_of
 from pivq_jax.inference.splits import in_batches
+from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import assign, squared_distances
 from pivq_jax.sampling import exchange_code, pair_codes, random_parents
-from pivq_jax.training.build import model_from_config
 
 AT_ONCE = 50  # images whose latents are compared with all entries
 GRID = 8  # patches of a side
@@ -176,7 +177,7 @@ def _accuracy(
 def order(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> dict[str, Any]:
     """Decodes images, int32 [M, N], from codes in their order and in random orders."""
     shuffled = np.asarray(jax.random.permutation(key, codes, axis=1, independent=True))
-    networks = model_from_config(model.config, model.mesh)
+    networks = pivq_from_config(model.config, partial(map_over_batch, mesh=model.mesh))
 
     @jax.jit
     def unsorted(codes: jax.Array) -> jax.Array:

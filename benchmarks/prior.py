@@ -3,7 +3,7 @@
     python -m benchmarks.prior --workdir runs/toon_faces [--samples=1000]
     python -m benchmarks.prior --pretrained toon_faces
 
-The model must have a prior (`--mode=train_prior`). Prints rows for recombination with and without
+The model must have a prior (`pivq_jax.prior train`). Prints rows for recombination with and without
 the log lift, alone or where the prior picks the best of several exchanges, and for the prior alone
 at several temperatures and numbers of passes. Each has FID, precision, recall, density and coverage
 against the test images, and tells how new the samples are: how many codes (of N) a sample has in
@@ -30,9 +30,9 @@ from benchmarks.exchange import newness
 from pivq_jax import sampling
 from pivq_jax.common.files import write_json
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.evaluation.prior import nearest_sets
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import decode_batched
+from pivq_jax.prior.report import known_sets, nearest_sets
 from pivq_jax.sampling import capacity, prior_bits
 from pivq_jax.training.build import dataset_from_config
 
@@ -54,7 +54,7 @@ def main() -> None:
     config = model.config.with_fields({"evaluate.samples": options.samples})
     model, prior = dataclasses.replace(model, config=config), model.prior
     if prior is None:
-        parser.error("the model has no prior: train one with --mode=train_prior")
+        parser.error("the model has no prior: train one with pivq_jax.prior train")
     session = Session(model, dataset_from_config(config), output)
     train = session.pool_codes
     real = session.features_of(session.dataset.test).whole
@@ -77,7 +77,7 @@ def main() -> None:
         found = compare_features(
             real, session.extractor.extract(images), session.settings.neighbours
         )
-        _, shared = nearest_sets(model.space, codes, session.prior_sets)
+        _, shared = nearest_sets(model.space, codes, known_sets(session))
         rows[name] = {k: float(v) for k, v in found.items() if isinstance(v, float)}
         rows[name] |= {"new": newness(images, parents)} if new else {}
         rows[name] |= {
@@ -99,7 +99,7 @@ def main() -> None:
         draw = partial(model.sample_prior, key, options.samples, temperature, passes)
         measure(f"prior, {passes} passes, temperature {temperature}", draw)
     test = session.test_codes
-    print("test images share", nearest_sets(model.space, test, session.prior_sets)[1].mean())
+    print("test images share", nearest_sets(model.space, test, known_sets(session))[1].mean())
     bits = np.asarray(prior_bits(prior.network, prior.params, test, key, orders=16))
     used = capacity(model.space, test)
     rows["bits"] = {

@@ -111,7 +111,7 @@ def main() -> None:
                 fields = FIELDS | {
                     "seed": seed,
                     "train.steps": options.steps,
-                    "quantizer.init_step": options.steps // 4,
+                    "quantizer.init_at": 0.25,
                     "quantizer.kind": kind,
                     "model.num_codes": count,
                 }

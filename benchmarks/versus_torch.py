@@ -32,9 +32,9 @@ from pivq_jax.config import Config, load_config
 from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
+from pivq_jax.interop.torch_model import PIVQ as Reference
 from pivq_jax.training.objective import phase_at
 from pivq_jax.training.steps import Steps, replace_codebook
-from tests.reference.model import PIVQ as Reference
 from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer
 

@@ -31,7 +31,7 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.losses.perceptual import load_lpips
+from pivq_jax.losses.lpips_weights import load_lpips
 
 ENTRIES = 512  # K
 CODE_DIM = 64

@@ -27,10 +27,11 @@ import jax
 import numpy as np
 
 from pivq_jax import sampling
+from pivq_jax.codes import pairing
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.common.weights import pack_arrays
 from pivq_jax.config.description import without_paths
@@ -41,7 +42,7 @@ from pivq_jax.inference import TrainedModel, encode_split
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.sampling import choice, pairing
+from pivq_jax.sampling import choice
 from pivq_jax.sampling.edit import KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT, factor_table
 from pivq_jax.sampling.edit import LIFT_WEIGHT as EDIT_LIFT_WEIGHT
 
@@ -167,7 +168,7 @@ def find_runtime() -> Path:
         npm = shutil.which("npm")
         if npm is None:
             raise InputError("npm is not installed: install Node, from https://nodejs.org")
-        say("installing onnxruntime-web")
+        print_once("installing onnxruntime-web")
         install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         done = subprocess.run(install, cwd=EXPLORER, capture_output=True, text=True)
         if done.returncode:

@@ -111,7 +111,10 @@ def _comment(node: ast.stmt, module: ModuleType) -> str:
 
 def _section(name: str, underline: str) -> str:
     module = importlib.import_module(name)
-    parts = [f"{name}\n{underline * len(name)}\n"]
+    title = (
+        name if not name.endswith(".__main__") else f"python -m {name.removesuffix('.__main__')}"
+    )
+    parts = [f"{title}\n{underline * len(title)}\n"]
     if _is_command(module):  # its docstring is its help text
         usage = textwrap.indent(inspect.getdoc(module) or "", "   ")
         parts += [f".. py:module:: {name}\n", f".. code-block:: none\n\n{usage}\n"]

@@ -12,9 +12,13 @@ the start of a training, and needs no accelerator.
 """
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import app, flags
 
@@ -23,8 +27,11 @@ from launch.compiler import GIB, DoesNotFit, Plan
 from pivq_jax.common.command_line import exit_code, parse_flags
 from pivq_jax.common.cost import Cost, cost_table
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.output import progress_bar
 from pivq_jax.config.fields import Config, all_fields
 from pivq_jax.config.loader import define_config_flag
+
+T = TypeVar("T")
 
 _CONFIG = define_config_flag()
 _FIELDS = [field.name for field in all_fields()]
@@ -126,6 +133,37 @@ def costs(plan: Plan, config: Config, model_flops: float | None) -> dict[str, Co
     return found
 
 
+def watched(what: str, call: Callable[[], T]) -> T:
+    """Returns what `call` returns, and shows meanwhile how long it takes.
+
+    It runs in another thread, as the compiler answers no signal: Ctrl-C and SIGTERM end the process
+    here, with the exit status of shells.
+    """
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    def end(number: int, frame: Any) -> None:
+        print(f"\nended by {signal.Signals(number).name}", file=sys.stderr, flush=True)
+        os._exit(128 + number)  # a thread in the compiler cannot be ended otherwise
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        threading.Thread(target=work, daemon=True).start()
+        with progress_bar(desc=what, bar_format="{desc}: {elapsed}") as bar:
+            while not result.done():
+                wait([result], timeout=0.5)
+                bar.update()
+        return result.result()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> str:
     """Flops per chip relative to those of a step on one chip, if it fits, with as many images."""
     batch_size = config.train.batch_size // len(devices)
@@ -149,7 +187,8 @@ def main(arguments: list[str]) -> int:
     check_config(config, training=False)
     devices = compiler.devices_of(topology)
     try:
-        plan = compiler.make_plan(config, topology, devices)
+        what = f"compiling a step for {topology}, minutes on an idle machine"
+        plan = watched(what, partial(compiler.make_plan, config, topology, devices))
     except DoesNotFit as error:
         excess = error.used - error.limit
         print(f"{config.name} does not fit {topology}: {error}, {excess / GIB:.1f} GiB too much.")

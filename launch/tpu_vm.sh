@@ -21,6 +21,8 @@
 #   --spot               cheaper, may be preempted at any moment
 #   --direct             create at once or fail, rather than by a queued resource
 #   --resumes=COUNT      how often `run` resumes before it gives up (100)
+#   --max_hours=HOURS    after so many `run` has training write a checkpoint, ends it and deletes the
+#                        slice; the same command goes on from there (no limit)
 #   --poll=SECONDS       between two looks at the slice (60)
 #   --patience=LOOKS     so many in a row without a sound answer from the workers, and `run`
 #                        replaces the slice (30)
@@ -31,12 +33,12 @@
 # What follows `--` goes to `python -m pivq_jax.main`; JAX_COMPILATION_CACHE_DIR, if a bucket, holds
 # there, too. A --workdir of gs:// is needed to resume: the disks of a preempted slice are gone. Exit
 # codes of `run`: 0 trained, 2 wrong arguments, 3 the slice could not be had, 4 set-up failed, 5
-# training does not stay alive on a healthy slice, 6 trained, but the slice could not be deleted, 75
-# slices lost too often, 130 interrupted, and the slice goes on; any other is that of training. While
-# Cloud TPU cannot be reached, `run` waits.
+# training does not stay alive on a healthy slice, 6 trained, but the slice could not be deleted, 7
+# out of --max_hours, 75 slices lost too often, 130 interrupted, and the slice goes on; any other is
+# that of training. While Cloud TPU cannot be reached, `run` waits.
 set -euo pipefail
 
-readonly IDLE=5 BILLED=6 LOST=75 TERMINATED=143 # the last is that of training after SIGTERM
+readonly IDLE=5 BILLED=6 LATE=7 LOST=75 TERMINATED=143 # the last is that of training after SIGTERM
 readonly TRIES=3 # looks at idle workers, starts that none survives, set-ups, and deletions
 readonly TPU=(gcloud compute tpus tpu-vm) QUEUE=(gcloud compute tpus queued-resources)
 
@@ -102,6 +104,8 @@ look_at() { # slice|request
 # Whether the slice that was looked at does not come back.
 is_lost() { [[ "$state" =~ ^(GONE|PREEMPTED|TERMINATED|STOPPING|STOPPED|DELETING|HIDING|HIDDEN)$ ]]; }
 
+is_late() { [[ -n "$max_hours" ]] && ((SECONDS >= 3600 * max_hours)); }
+
 # `run` deletes its slice at the end: the name must not be that of another one.
 check_name_is_free() {
   ask_state request || fail 3 "whether $name exists could not be asked: $reason"
@@ -139,6 +143,7 @@ create() {
       echo "the request for $type in $zone ended as $state: try another zone, size or time" >&2
       return 3
     fi
+    ! is_late || return "$LATE"
     echo "request $name: $state" >&2
     sleep "$poll"
   done
@@ -180,6 +185,12 @@ stop() {
   on_workers all "flock --nonblock training rm -f exit_code || { $kill; }"
 }
 
+# Has training write a checkpoint and end, as before a preemption; the slice may be gone meanwhile.
+finish() {
+  # shellcheck disable=SC2016 # the worker expands it
+  on_workers all 'kill -TERM -- "-$(cat training)"; flock --timeout 600 training true' || true
+}
+
 # What training is on each worker, by line: its exit code, `running`, or `idle` if it neither lives
 # nor left a code; nothing unless all have answered.
 ask_workers() {
@@ -200,6 +211,11 @@ wait_for_end() {
     if is_lost; then
       echo "the slice is $state" >&2
       return "$LOST"
+    fi
+    if is_late; then
+      echo "$max_hours hours are over (--max_hours): training writes a checkpoint and ends" >&2
+      finish
+      return "$LATE"
     fi
     codes=''
     [[ "$state" != READY ]] || codes=$(ask_workers)
@@ -286,7 +302,7 @@ run() {
   trap 'is_billed "$name is no longer watched ($0 wait does, but neither resumes nor deletes)"
     exit 130' INT TERM
   attempt || code=$?
-  while [[ "$code" =~ ^($LOST|$TERMINATED|$IDLE)$ ]] && ((resumed < resumes)); do
+  while [[ "$code" =~ ^($LOST|$TERMINATED|$IDLE)$ ]] && ((resumed < resumes)) && ! is_late; do
     if [[ "$code" != "$IDLE" || -n "$lived" ]]; then fruitless=0; else fruitless=$((fruitless + 1)); fi
     if ((fruitless == TRIES)); then
       echo "error: training was started $TRIES times and never seen alive: giving up" >&2
@@ -301,7 +317,7 @@ run() {
       { code=0 && restart; } || code=$?
     fi
   done
-  if [[ ! "$code" =~ ^(0|3|$BILLED|$LOST)$ ]]; then
+  if [[ ! "$code" =~ ^(0|3|$BILLED|$LATE|$LOST)$ ]]; then
     logs 50 || true
   fi
   if [[ -n "$keep" ]]; then
@@ -320,7 +336,7 @@ command=${1:-}
 }
 shift
 name='' zone='' type='' runtime='' spot='' direct='' keep='' dry_run='' follow=''
-resumes=100 poll=60 patience=30 state='' reason='' outage='' lived='' arguments_of_main=() where=()
+resumes=100 max_hours='' poll=60 patience=30 state='' reason='' outage='' lived='' arguments_of_main=() where=()
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --name=*) name=${1#*=} ;;
@@ -329,6 +345,7 @@ while [[ $# -gt 0 ]]; do
     --project=*) where+=("$1") ;;
     --runtime=*) runtime=${1#*=} ;;
     --resumes=*) resumes=${1#*=} ;;
+    --max_hours=*) max_hours=${1#*=} ;;
     --poll=*) poll=${1#*=} ;;
     --patience=*) patience=${1#*=} ;;
     --spot) spot=1 ;;
@@ -358,6 +375,7 @@ where+=(--zone="$zone")
 for count in "$resumes" "$poll"; do
   [[ "$count" =~ ^[0-9]+$ ]] || fail 2 "--resumes and --poll are whole numbers, not '$count'"
 done
+[[ "$max_hours" =~ ^([1-9][0-9]*)?$ ]] || fail 2 "--max_hours is a number from 1, not '$max_hours'"
 [[ "$patience" =~ ^[1-9][0-9]*$ ]] || fail 2 "--patience is a number from 1, not '$patience'"
 if [[ "$command" == run || "$command" == create ]]; then
   [[ -n "$type" ]] || fail 2 "give --type=TYPE, such as --type=v5litepod-16"

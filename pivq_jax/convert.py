@@ -16,6 +16,9 @@ every mode of pivq_jax.main and pivq_jax.load can open.
     python -m pivq_jax.convert --from=runs/toon_faces --to=toon_faces.safetensors
     python -m pivq_jax.convert --from=toon_faces.safetensors --to=runs/from_torch
 
+A published model, or one of the package by its name (--from=toon_faces), becomes such a file, too,
+or a published model in another directory.
+
 Runs, published models and such files can be converted to ONNX, for other runtimes and browsers:
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=exported/toon_faces.onnx
@@ -46,7 +49,7 @@ from pivq_jax.common import files, hub
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.common.weights import Params
+from pivq_jax.common.params import Params
 from pivq_jax.config.description import without_paths
 from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load
@@ -108,7 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the conversion given by the command line and returns the exit code."""
     parser = CommandParser(prog="python -m pivq_jax.convert", description=__doc__)
     add: Any = parser.add_argument
-    add("--from", dest="source", required=True, help="a workdir, published model or *.safetensors")
+    add(
+        "--from",
+        dest="source",
+        required=True,
+        help="a workdir, published model, model of the package or *.safetensors",
+    )
     add(
         "--to",
         dest="target",
@@ -133,6 +141,8 @@ def _convert(options: argparse.Namespace) -> int:
     to_onnx, to_file = target.suffix == ".onnx", target.suffix == ".safetensors"
     from_file = options.source.endswith(".safetensors") or files.expanded(options.source).is_file()
     source = files.local_path(options.source) if from_file else files.as_path(options.source)
+    if not from_file and not source.is_dir():
+        source = hub.shipped_models().get(options.source, source)
     from_run = source.is_dir() and not hub.is_published(source)
     if options.push:
         hub.check_upload(options.push)
@@ -146,7 +156,8 @@ def _convert(options: argparse.Namespace) -> int:
             raise InputError("--training_codes is for a model with images that becomes *.onnx")
         if count < 0:
             raise InputError(f"--training_codes={count} is negative: 0 includes none")
-    no_images = not options.target or to_file or from_file or (to_onnx and not from_run)
+    no_run = not from_run and (to_onnx or source.is_dir())
+    no_images = not options.target or to_file or from_file or no_run
     if options.data_path and no_images:
         raise InputError("--data_path is for a run whose training images are read: leave it out")
     if to_onnx:
@@ -158,21 +169,23 @@ def _convert(options: argparse.Namespace) -> int:
         if from_file and not to_file:
             workdir_from_file(source, target)
         elif not source.is_dir():
-            raise InputError(f"{source} is no workdir: give the folder of a run as --from")
-        elif not from_run:
+            names = ", ".join(hub.shipped_models())
             raise InputError(
-                f"{source} is a published model: copy it, or give a workdir as --from (its weights"
-                f" are in {hub.WEIGHTS})"
+                f"{source} is no workdir, no published model and no model of the package ({names}):"
+                " give one of these as --from"
             )
         elif to_file:
-            model = load(source)
+            model = load(source) if from_run else from_pretrained(source)
             files.write_atomically(target, pack_model(model.params, model.description))
-        else:
+        elif from_run:
             publish(source, target, options.data_path)
+        else:
+            pretrained.write_pretrained(target, pretrained.read_pretrained(source))
         print(f"{target} holds the model of {options.source}")
     if options.push:
-        pretrained.read_pretrained(target)  # nothing damaged is published
-        print(f"uploaded to {hub.upload(target, options.push)}")
+        published = target if options.target else source
+        pretrained.read_pretrained(published)  # nothing damaged is published
+        print(f"uploaded to {hub.upload(published, options.push)}")
     return 0
 
 

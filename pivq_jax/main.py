@@ -9,13 +9,7 @@ Modes:
                parents.png, some of them between their parents; with --output, instead write each
                image to a PNG file in that new folder
   interpolate  write interpolations.png, paths between images by exchanging codes
-  edit         write edits.png, a face with every value of every labelled factor; with one or more
-               --set=FACTOR=VALUE, write edits_FACTOR_VALUE.png, test images with these values; with
-               --input and --output, edit your own images instead
-  complete     write completions_left.png, test images completed where a part is hidden (--hide)
   reconstruct  reconstruct every image of --input, and write images and codes to --output
-  train_prior  train a prior over the code sets of the training images; with it, --mode=sample
-               --prior writes prior_samples.png, new images without parents
 
 Once a run exists, its --workdir is enough: without --config, that run's fields are used, except
 for fields given on the command line.
@@ -23,8 +17,8 @@ for fields given on the command line.
     python -m pivq_jax.main --workdir=runs/toon_faces                              (continues)
     python -m pivq_jax.main --workdir=runs/toon_faces --mode=sample --config.sample.count=500
 
-With --pretrained=NAME, all modes but train and train_prior use a published model instead of that of
-a workdir. Results are written to --workdir, by default the current directory, and their full paths
+With --pretrained=NAME, all modes but train use a published model instead of that of a workdir.
+Results are written to --workdir, by default the current directory, and their full paths
 are printed. NAME is a model of the package (toon_faces), a directory, or the id of a model on the
 Hugging Face hub:
 
@@ -43,7 +37,9 @@ Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (los
 full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
 continues from the checkpoint just written.
 
-Other commands, each with a --help of its own: python -m pivq_jax.codec and pivq_jax.explore.
+Other commands, each with a --help of its own: python -m pivq_jax.explore;
+pivq_jax.edits edit and complete; pivq_jax.prior train, sample and evaluate; pivq_jax.codec compress
+and decompress.
 """
 
 import sys
@@ -76,16 +72,9 @@ MODES = {
     "evaluate": Command(
         _work("evaluate"), interrupted="; the same command reuses the stages that are finished"
     ),
-    "sample": Command(_work("sample"), takes=("prior", "output")),
+    "sample": Command(_work("sample"), takes=("output",)),
     "interpolate": Command(_work("interpolate")),
-    "edit": Command(_work("edit"), takes=("input", "output", "set")),
-    "complete": Command(_work("complete"), takes=("hide",)),
     "reconstruct": Command(_work("reconstruct"), takes=("input", "output"), needs=("--input=DIR",)),
-    "train_prior": Command(
-        _work("train_prior"),
-        trains="prior",
-        interrupted="; the same command continues from the last checkpoint",
-    ),
 }
 
 
@@ -100,24 +89,11 @@ def _define_flags() -> None:
     flags.DEFINE_enum(
         "tracker", None, ("trackio",), "For train: where the log is recorded besides TensorBoard."
     )
-    flags.DEFINE_string("input", None, "Folder of images to reconstruct or to edit.")
+    flags.DEFINE_string("input", None, "Folder of images to reconstruct.")
     flags.DEFINE_string(
         "output",
         None,
-        "Folder written by reconstruct (default <workdir>/reconstructed), edit (default"
-        " <workdir>/edited_FACTOR_VALUE) and sample.",
-    )
-    flags.DEFINE_multi_string(
-        "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
-    )
-    flags.DEFINE_enum(
-        "hide",
-        "left",
-        ("left", "right", "upper", "lower", "centre", "patches"),
-        "For complete: what is hidden, a half, the centre, or half of all patches.",
-    )
-    flags.DEFINE_bool(
-        "prior", False, "For sample: draw sets from the prior, instead of recombining images."
+        "Folder written by reconstruct (default <workdir>/reconstructed) and sample.",
     )
 
 

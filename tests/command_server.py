@@ -48,7 +48,7 @@ def serve() -> None:
     """Answer requests until stdin ends."""
     for name in ("ott.tools.k_means", "tensorboardX", "pivq_jax.data.image_folder"):
         importlib.import_module(name)
-    for name in ("modes", "training.loop", "training.prior"):
+    for name in ("modes", "training.loop", "prior.training"):
         importlib.import_module(f"pivq_jax.{name}")
     # As in `conftest.py`; what is frozen stays shared with the commands, too.
     gc.set_threshold(100_000, 20, 100)

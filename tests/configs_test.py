@@ -13,7 +13,7 @@ import pytest
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
-from pivq_jax.config.check import ADDED, check_config, check_workdir, read_config
+from pivq_jax.config.check import check_config, check_workdir
 from pivq_jax.config.loader import experiments
 from pivq_jax.config.sections import step_at
 from pivq_jax.interop.safetensors_file import model_shapes
@@ -307,48 +307,3 @@ def test_a_workdir_whose_config_is_damaged_is_one_of_another_config(tmp_path):
     hold(tmp_path, config.to_dict() | {"train": 3})
     with pytest.raises(InputError, match=r"another config, with train = 3, train\.accum"):
         check_workdir(config, tmp_path)
-
-
-def test_a_workdir_of_another_version_opens_but_is_not_trained_on(tmp_path):
-    config = get_config("image_folder")
-    values = config.to_dict()
-    del values["quantizer"]["revive_threshold"]
-    values["loss"]["colour"] = 1.0
-    hold(tmp_path, values)
-    check_workdir(config.with_fields({"sample.count": 5}), tmp_path)
-    with pytest.raises(InputError, match=r"another config, with seed = 0:"):
-        check_workdir(config.with_fields({"seed": 5}), tmp_path)
-    differ = r"with loss\.colour = 1\.0, quantizer\.revive_threshold = None:"
-    with pytest.raises(InputError, match=differ):
-        check_workdir(config, tmp_path, extends=True)
-
-
-def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
-    config = get_config("image_folder")
-    before = config.to_dict()
-    for field in ("name", "muon_learning_rate", "momentum"):
-        del before["optimizer"][field]
-    del before["loss"]["variance"], before["loss"]["recombination_warmup"]
-    hold(tmp_path, before)
-    differ = (
-        r"another config, with loss\.recombination_warmup = 0\.0, loss\.variance = 0\.0,"
-        r" optimizer\.name = adamw: "
-    )
-    with pytest.raises(InputError, match=differ):
-        check_workdir(config, tmp_path)
-    config = config.with_fields(
-        {"optimizer.name": "adamw", "loss.variance": 0.0, "loss.recombination_warmup": 0.0}
-    )
-    # Which AdamW does not use.
-    check_workdir(config.with_fields({"optimizer.muon_learning_rate": 0.1}), tmp_path)
-    assert config.optimizer.muon_learning_rate == ADDED["optimizer"]["muon_learning_rate"]
-    assert read_config(tmp_path) == json.loads(json.dumps(config.to_dict()))
-    doubled = {"optimizer.learning_rate": 2 * config.optimizer.learning_rate}
-    with pytest.raises(InputError, match=r"another config, with optimizer\.learning_rate = "):
-        check_workdir(config.with_fields(doubled), tmp_path)
-
-
-@pytest.mark.parametrize("room", ADDED)
-def test_a_new_field_s_value_of_before_passes_the_checks(room):
-    fields = {f"{room}.{name}": value for name, value in ADDED[room].items()}
-    check_config(get_config("toon_faces").with_fields(fields), training=False)

@@ -1,5 +1,6 @@
 """Fixtures that several tests share: commands, folders of faces, one trained run."""
 
+import dataclasses
 import errno
 import gc
 import io
@@ -370,6 +371,14 @@ def published(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> Path:
     return directory
 
 
+@pytest.fixture
+def with_parents(tiny_model: Any) -> Any:
+    """The tiny model with forty sets of training images, as a published model has them."""
+    rng, space = np.random.default_rng(0), tiny_model.space
+    parents = [rng.choice(space.codebook_size, space.num_codes, False) for _ in range(40)]
+    return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
+
+
 @pytest.fixture(scope="session")
 def trained_model(trained: Run) -> Any:
     """`pivq_jax.load` of the trained run."""
@@ -399,6 +408,30 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(epath.backend.fsspec_backend, "fs", lambda path: memory)
     yield epath.Path("gs://bucket/run")
     memory.store.clear()
+
+
+@pytest.fixture
+def second_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a check as process 0 of two, then another one as process 1, which hears the first."""
+    import jax
+
+    from pivq_jax.common import parallel
+
+    sent: list[str] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_from_process", lambda index, text: text)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda x: np.array([x]))
+
+    def run(first: Callable[[], Any], second: Callable[[], Any]) -> None:
+        sent.clear()
+        monkeypatch.setattr(jax, "process_index", lambda: 0)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
+        first()
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent[0])
+        second()
+
+    return run
 
 
 def start_pair(start: Callable[[int, str], Command]) -> list[Command]:

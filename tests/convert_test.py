@@ -16,12 +16,13 @@ import safetensors.torch
 import pivq_jax
 from pivq_jax import convert
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.hub import shipped_models
 from pivq_jax.inference.opening import initial_arrays
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths
+from pivq_jax.interop.torch_model import PIVQ as Reference
 from pivq_jax.model.quantizer import match_latents
 from pivq_jax.training.build import dataset_from_config
-from tests.reference.model import PIVQ as Reference
 
 
 @pytest.fixture(scope="module")
@@ -345,10 +346,34 @@ def test_a_published_model_is_uploaded(capsys, tiny_run, tmp_path, monkeypatch):
     assert capsys.readouterr().out == f"uploaded to https://hub {(tmp_path, 'me/faces')}\n"
 
 
-def test_a_published_model_is_not_published_again(capsys, tmp_path):
-    (tmp_path / "model.safetensors").touch()
-    line = refused(capsys, f"--from={tmp_path}", f"--to={tmp_path / 'again'}")
-    assert "is a published model: copy it" in line
+def test_a_model_of_the_package_becomes_a_file_and_a_folder_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = shipped_models()["toon_faces"]
+    arrays, metadata = contents(shipped / "model.safetensors")
+    for name in ("toon_faces", str(shipped)):
+        assert convert.main([f"--from={name}", "--to=faces.safetensors"]) == 0
+        found, described = contents(Path("faces.safetensors"))
+        assert {n: a.tobytes() for n, a in found.items()} == {
+            n: a.tobytes() for n, a in arrays.items()
+        }
+        assert json.loads(described["pivq_jax"]) == json.loads(metadata["pivq_jax"])
+    assert convert.main(["--from=toon_faces", "--to=faces"]) == 0
+    for file in ("model", "parents", "prior"):
+        found, expected = (
+            contents(folder / f"{file}.safetensors")[0] for folder in (Path("faces"), shipped)
+        )
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert (Path("faces") / "README.md").read_text() == (shipped / "README.md").read_text()
+
+
+def test_a_model_of_the_package_is_uploaded_by_its_name(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(convert.hub, "check_upload", lambda name: None)
+    monkeypatch.setattr(convert.hub, "upload", lambda folder, name: f"https://hub {folder.name}")
+    assert convert.main(["--from=toon_faces", "--push=me/faces"]) == 0
+    assert capsys.readouterr().out == "uploaded to https://hub toon_faces\n"
 
 
 def test_a_run_in_which_weights_were_kept_is_still_a_run(tiny_run, tiny_config, tmp_path):
@@ -375,6 +400,7 @@ def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_pat
         ("missing.safetensors", "run", "is not a file: give a file of"),
         ("model.pt", "run", "not named *.safetensors"),
         ("missing", "model.safetensors", "is no workdir"),
+        ("missing", "out", "no published model and no model of the package (toon_faces): give"),
         ("empty", "model.safetensors", "holds no run"),
         ("empty", "model.onnx", "holds no run"),
         ("model.pt", "model.onnx", "not named *.safetensors"),

@@ -175,13 +175,12 @@ def _(folder: Path, depth: int) -> Callable[[], object]:
     return lambda: read_prior(path, CodeSpace(3, 8))
 
 
-@case("parents", "numbers, more than 16,777,216", "parents", "codes")
-@case("parents", "numbers, more than 16,777,216", "parents as ranks", "ranks", slow=True)
-def _(folder: Path, name: str) -> Callable[[], object]:
+@case("parents", "numbers, more than 16,777,216", "parents")
+def _(folder: Path) -> Callable[[], object]:
     from pivq_jax.interop.pretrained import read_parents
     from pivq_jax.sampling import CodeSpace
 
-    path = tensors(folder, {name: array("U8", [10 * 2**30, 2], 0, HUGE)}, HUGE)
+    path = tensors(folder, {"codes": array("U8", [10 * 2**30, 2], 0, HUGE)}, HUGE)
     return lambda: read_parents(path, CodeSpace(3, 8))
 
 
@@ -191,14 +190,14 @@ def _(folder: Path) -> Callable[[], object]:
     from pivq_jax.sampling import CodeSpace
 
     held = {"pivq_jax_factors": json.dumps({"a" * 10**6: ["b"]})}
-    arrays = {"ranks": array("U8", [1, 1], 0, 1), "labels": array("U8", [1, 1], 1, 2)}
-    path = tensors(folder, {"__metadata__": held, **arrays}, 2)
-    return lambda: read_parents(path, CodeSpace(3, 8))
+    arrays = {"codes": array("U8", [1, 3], 0, 3), "labels": array("U8", [1, 1], 3, 4)}
+    path = tensors(folder, {"__metadata__": held, **arrays}, 4)
+    return lambda: read_parents(path, CodeSpace(3, 8, "nearest"))
 
 
 @case("LPIPS weights", "does not hold these weights", "weights of LPIPS")
 def _(folder: Path) -> Callable[[], object]:
-    from pivq_jax.losses.perceptual import load_lpips
+    from pivq_jax.losses.lpips_weights import load_lpips
 
     path = tensors(folder, {"heads": array("F32", [5 * 2**30], 0, HUGE)}, HUGE)
     return lambda: load_lpips("alex", path)

@@ -7,12 +7,10 @@ import re
 import shutil
 from importlib.util import find_spec
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-import pivq_jax
 from pivq_jax import modes
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.main import MODES
@@ -176,14 +174,33 @@ WRONG = {
         ["--workdir=/no/run", "--mode=sample", "--config.sample.count=3"],
         ["--config.sample.count needs --config: a name, a file or the workdir of a run"],
     ),
-    "wrong type": ([FOLDER, "--config.train.steps=many"], ["train.steps", "many"]),
-    "fraction for an integer": ([FOLDER, "--config.train.steps=1.5"], ["train.steps", "1.5"]),
+    "wrong type": (
+        [FOLDER, "--config.train.steps=many"],
+        ["error: --config.train.steps=many must be a whole number"],
+    ),
+    "fraction for an integer": (
+        [FOLDER, "--config.train.steps=1.5"],
+        ["--config.train.steps=1.5 must be a whole number"],
+    ),
+    "word for a number": (
+        [FOLDER, "--config.loss.l1=one"],
+        ["--config.loss.l1=one must be a number"],
+    ),
+    "word for a switch": (
+        [FOLDER, "--config.data.flip=perhaps"],
+        ["--config.data.flip=perhaps must be true or false"],
+    ),
+    "a mode misspelt": (
+        [FOLDER, "--mode=sampel"],
+        ["--mode=sampel is unknown: did you mean sample?"],
+    ),
+    "a variant misspelt": (
+        ["--config=toon_faces:larg"],
+        ["'larg' is unknown: did you mean large?"],
+    ),
+    "a config misspelt": (["--config=toon_face"], ["'toon_face': did you mean toon_faces?"]),
     "unknown variant": (["--config=configs/toon_faces.py:smal"], ["smal", "smoke"]),
     "a workdir without a run": (["--mode=train"], ["holds no run: give --config to begin one"]),
-    "a prior without a run": (
-        ["--mode=train_prior"],
-        ["holds no run (no config.json): train first"],
-    ),
     "unknown mode": ([FOLDER, "--mode=dream"], ["mode", "dream", "reconstruct"]),
     "unknown flag": ([FOLDER, "--werkdir=x"], ["werkdir"]),
     "stray argument": ([FOLDER, "train"], ["'train'", "--name=value"]),
@@ -206,11 +223,14 @@ WRONG = {
         ["name = '\\x1b[2Jx'", "would not print"],
     ),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
-    "complete what is given": (
-        [FOLDER, "--mode=complete", "--input=."],
-        ["--input is for --mode=edit or reconstruct, not complete"],
+    "sample what is given": (
+        [FOLDER, "--mode=sample", "--input=."],
+        ["--input is for --mode=reconstruct, not sample"],
     ),
-    "a prior for training": ([FOLDER, "--prior"], ["--prior is for --mode=sample, not train"]),
+    "a folder for training": (
+        [FOLDER, "--output=x"],
+        ["--output is for --mode=sample or reconstruct, not train"],
+    ),
     "start from nothing": (
         [FOLDER, "--config.data.name=random", "--init_from=no_such"],
         ["no_such is no directory here", "toon_faces"],
@@ -396,37 +416,7 @@ def test_help_says_what_the_modes_do(commands, others):
     assert done.code == 0 and not done.stderr
     table = done.stdout.partition("Modes:")[2].partition("\n\n")[0]
     listed = re.findall(r"^  (\w+)", table, re.MULTILINE)
-    assert {"train", "evaluate", "sample", "reconstruct", "complete"} <= {*listed}
+    assert {"train", "evaluate", "sample", "reconstruct"} <= {*listed}
     assert listed == [*MODES] and all(callable(getattr(modes, name)) for name in listed)
     for word in ("--workdir", "--input"):
         assert word in done.stdout
-
-
-@pytest.mark.slow
-def test_a_prior_is_trained_and_sampled(commands, trained, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(trained.workdir, workdir)
-    arguments = [*trained.arguments[:-1], f"--workdir={workdir}"]
-    refused = commands.run(*arguments, "--mode=sample", "--prior")
-    assert refused.code == 2 and "train one with --mode=train_prior" in refused.stderr
-    settings = ["--config.prior.steps=20", "--config.prior.width=16"]
-    done = commands.run(*arguments, "--mode=train_prior", *settings)
-    assert done.code == 0, done.stderr
-    assert "bits a validation set" in done.stdout and "step     20/20" in done.stdout
-    done = commands.run(*arguments, "--mode=sample", "--prior", "--config.sample.count=8")
-    assert done.code == 0, done.stderr
-    assert (workdir / "prior_samples.png").exists()
-    model = pivq_jax.load(workdir)
-    codes = np.asarray(model.sample_prior(jax.random.key(0), 5, temperature=0.5))
-    assert codes.shape == (5, CODES) and all(len({*row}) == CODES for row in codes.tolist())
-    part = codes[:, : CODES // 2]
-    whole = np.asarray(model.complete_sets(part, jax.random.key(1), passes=2))
-    for some, every in zip(part.tolist(), whole.tolist(), strict=True):
-        assert {*some} <= {*every}
-    for bad in (codes[0], codes.astype(float), codes + ENTRIES, codes[:, [0, 0]]):
-        with pytest.raises(ValueError, match="codes"):
-            model.complete_sets(bad, jax.random.key(0))
-    with pytest.raises(ValueError, match="temperature = 0"):
-        model.sample_prior(jax.random.key(0), 1, temperature=0)
-    with pytest.raises(ValueError, match="count = 0"):
-        model.sample_prior(jax.random.key(0), 0)

@@ -1,10 +1,8 @@
 """`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
-import dataclasses
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,9 @@ import pivq_jax
 from pivq_jax import modes
 from pivq_jax.commands.task import Task
 from pivq_jax.common.errors import InputError
-from pivq_jax.config import load_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import session, stages
-from pivq_jax.sampling import Labels
-from tests.conftest import Finished, full_disk, start_pair
+from tests.conftest import Finished, full_disk
 from tests.main_test import assert_refused
 
 
@@ -68,7 +64,7 @@ def test_samples_are_those_of_the_run_without_its_data(commands, tiny_run, publi
     "module, arguments, words",
     [
         pytest.param(
-            *("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
+            *("edits", ["complete", "--pretrained={model}"], "/completions_left.png"),
             marks=pytest.mark.slow,
         ),
         ("convert", ["--help"], "--push"),
@@ -218,14 +214,6 @@ def test_weights_of_evaluations_during_training_are_missed_before_it(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def with_parents(tiny_model) -> pivq_jax.inference.TrainedModel:
-    """The tiny model with forty sets of training images, as a published model has them."""
-    rng, space = np.random.default_rng(0), tiny_model.space
-    parents = [rng.choice(space.codebook_size, space.num_codes, False) for _ in range(40)]
-    return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
-
-
 def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
     model, out = with_parents, tmp_path / "out"
     config = model.config.with_fields({"sample.count": 11, "evaluate.batch_size": 4})
@@ -250,45 +238,6 @@ def test_samples_that_the_disk_does_not_take_leave_nothing(with_parents, tmp_pat
     assert not os.listdir(tmp_path)
 
 
-def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_path, monkeypatch):
-    model, drawn = dataclasses.replace(with_parents, prior=object()), []
-
-    def draw(session, count, temperature, first=0):
-        drawn.append((count, temperature, first))
-        return model.parents[:count]
-
-    monkeypatch.setattr(stages, "draw_sets", draw)
-    monkeypatch.setattr(stages, "MOST_IN_GRID", 8)
-    config = model.config.with_fields({"sample.count": 8, "sample.temperature": 0.7})
-    modes.sample(Task(config, tmp_path, model), prior=True)
-    more = config.with_fields({"sample.count": 11})
-    out = tmp_path / "out"
-    modes.sample(Task(more, tmp_path, model), prior=True, output=str(out))
-    assert drawn == [(8, 0.7, 0), (8, 0.7, 0), (3, 0.7, 8)]
-    assert sorted(os.listdir(tmp_path)) == ["out", "prior_samples.png"]
-    assert len(os.listdir(out)) == 11
-    with pytest.raises(InputError, match="no prior: train one"):
-        modes.sample(Task(config, tmp_path, with_parents), prior=True)
-    monkeypatch.setattr(modes, "dataset_from_config", no_images)  # a run's model has no parents
-    alone = dataclasses.replace(model, parents=None)
-    modes.sample(Task(config, tmp_path / "run", alone), prior=True)
-    assert os.listdir(tmp_path / "run") == ["prior_samples.png"]
-
-
-def test_a_model_with_labels_edits_images_without_its_data(
-    with_parents, small_folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("pivq_jax.commands.task.dataset_from_config", no_images)
-    labels = Labels(np.arange(40)[:, None] % 2, {"shade": ("dark", "light")})
-    model, out = dataclasses.replace(with_parents, labels=labels), tmp_path / "out"
-    modes.edit(task_of(model, tmp_path), str(small_folder), str(out), ["shade=dark"])
-    assert (out / "codes.json").exists()
-
-
-def no_images(config):
-    raise AssertionError("images were opened")
-
-
 def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_parents, tmp_path):
     config = with_parents.config.with_fields({"sample.count": 4_097})
     with pytest.raises(InputError, match=r"4,097 .* than the 4,096 of one picture: give --output"):
@@ -309,49 +258,12 @@ def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, f
     assert len(session.pool) == len(session.pool_codes) == 8
 
 
-@pytest.mark.slow
-def test_faces_are_edited(commands, tmp_path):
-    model = ["--pretrained=toon_faces", "--mode=edit"]
-    done = commands.run(*model, directory=tmp_path)
-    assert done.code == 0 and done.stdout.endswith(f"wrote {tmp_path}/edits.png\n"), done.stderr
-    assert Image.open(tmp_path / "edits.png").size == (1_450, 1_500)
-    done = commands.run(*model, "--set=hair=bun", "--set=eyes=wide", directory=tmp_path)
-    edited = tmp_path / "edits_hair_bun_eyes_wide.png"
-    assert done.code == 0 and Image.open(edited).size[0] == 1_042, done.stderr
-    (run := tmp_path / "run").mkdir()
-    done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=run)
-    assert done.code == 2 and f"{run}/edited_hair_bun must be neither --input" in done.stderr
-    elsewhere = tmp_path.with_name(f"{tmp_path.name}_edited")
-    done = commands.run(
-        *(*model, "--set=hair=bun", f"--input={tmp_path}", f"--output={elsewhere}"), directory=run
-    )
-    assert done.code == 0, done.stderr
-    codes = json.loads((elsewhere / "codes.json").read_text())
-    assert codes.keys() == {"edits.png", edited.name}
-    found = pivq_jax.from_pretrained("toon_faces").read_factors(np.array([*codes.values()]))
-    assert (found[:, 4] == 0).all()  # hair: bun
-    done = commands.run(*model, "--set=hair=red", directory=tmp_path)
-    assert done.code == 2 and "hair = 'red' is unknown: use one of bun" in done.stderr
-
-
-@pytest.mark.slow
-def test_faces_are_completed(commands, tmp_path):
-    done = commands.run(
-        "--pretrained=toon_faces", "--mode=complete", "--hide=centre", directory=tmp_path
-    )
-    picture = tmp_path / "completions_centre.png"
-    assert done.code == 0 and done.stdout.endswith(f"wrote {picture}\n"), done.stderr
-    assert Image.open(picture).size[0] > 1_000 and "24/24" in done.stderr
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [
         ([], ["--pretrained", "give --mode, one of evaluate, sample"]),
         (["--mode=sample", "--config.model.width=32"], ["model.width = 16", "leave out --config"]),
         (["--mode=sample", "--workdir={run}"], ["holds a run", "--workdir"]),
-        (["--mode=edit", "--set=hair"], ["--set=hair", "as in --set=hair=bun"]),
-        (["--mode=edit", "--set=a=b", "--set=a=c"], ["--set=a=c", "once"]),
     ],
 )
 def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):
@@ -362,55 +274,7 @@ def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_mode_cannot_do_is_refused(published, tiny_run, small_folder, tmp_path):
+def test_a_run_is_not_written_by_another_model(published, tiny_run, small_folder):
     model = pivq_jax.from_pretrained(published)
-    task, changes = task_of(model, tmp_path), ["hair=bun"]
-    for mode, fields, words in (
-        (modes.edit, {"set": changes}, "labelled images.* have none"),
-        (modes.edit, {"set": changes, "input": str(small_folder)}, "labelled images.* have none"),
-        (modes.edit, {"input": "."}, "give --set"),
-        (modes.edit, {"set": changes, "output": "out"}, "--output is for .*--input"),
-    ):
-        with pytest.raises(InputError, match=words):
-            mode(task, **fields)
     with pytest.raises(InputError, match=r"holds a run.* --workdir"):
         modes.reconstruct(task_of(model, tiny_run.workdir), str(small_folder))
-    assert not list(tmp_path.iterdir())
-
-
-# Steps take the place of opening the model, after which those of the prior begin.
-PRIOR = """
-import sys, time
-from pathlib import Path
-from pivq_jax import main
-from pivq_jax.commands import task
-from pivq_jax.common.stopping import Interrupted, stop_requests
-
-def load(workdir):
-    with stop_requests() as asked:
-        for step in range(1, 100_000):
-            time.sleep(0.01)
-            if step == 20:
-                (workdir / "{index}").touch()
-            if stop := asked():
-                raise Interrupted(stop, step)
-
-task.load = load
-how = "--distributed={how}"
-sys.argv = ["", "--config=toon_faces:smoke", "--mode=train_prior", "--workdir={workdir}", how]
-main.run()
-"""
-
-
-@pytest.mark.slow
-def test_several_processes_that_train_a_prior_stop_at_one_step(commands, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(load_config("toon_faces:smoke").to_dict()))
-    pair = start_pair(
-        lambda index, how: commands.start(code=PRIOR.format(index=index, how=how, workdir=tmp_path))
-    )
-    ready = [tmp_path / name for name in "01"]
-    pair[1].kill_when(lambda: all(path.exists() for path in ready), signal.SIGTERM)
-    done = [command.wait() for command in pair]
-    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
-    last = [one.stdout.splitlines()[-1] for one in done]
-    assert last[0] == last[1] and last[0].startswith("stopped at step ")

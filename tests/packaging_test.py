@@ -31,6 +31,13 @@ def test_the_one_line_set_up_installs_all_that_running_needs():
     }
 
 
+def test_models_are_used_without_what_training_alone_needs():
+    """ott-jax, with five packages that it brings, is for one method of the solver."""
+    names = {re.split("[><=]", line)[0] for line in PROJECT["project"]["dependencies"]}
+    of_training = {re.split("[><=]", line)[0] for line in EXTRAS["train"]}
+    assert "ott-jax" in of_training and not names & of_training
+
+
 def test_every_package_is_listed():
     folders = {path.parent for path in (ROOT / "pivq_jax").rglob("*.py")}
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
@@ -47,7 +54,8 @@ def test_the_solver_alone_has_the_version_and_the_requirements_of_the_package():
     solver = tomllib.loads((SOLVER / "pyproject.toml").read_text())["project"]
     extra = solver["optional-dependencies"]["sinkhorn"]
     assert solver["version"] == pivq_jax.__version__
-    assert {*solver["dependencies"], *extra} <= set(PROJECT["project"]["dependencies"])
+    assert set(solver["dependencies"]) <= set(PROJECT["project"]["dependencies"])
+    assert set(extra) <= set(EXTRAS["train"])
 
 
 # What a user of SciPy would do, in an environment where only the solver was installed.

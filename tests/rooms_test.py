@@ -1,6 +1,8 @@
 """Imports between the parts of the package point down: no part needs one that is built on it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 from docs.check_reference import exported
@@ -9,11 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "pivq_jax"
 LEVELS = (
     {"common", "matching"},
     {"config"},
-    {"model", "losses", "data", "sampling"},
+    {"model", "losses", "data", "codes", "sampling"},
     {"training", "interop"},
     {"inference"},
     {"evaluation", "commands"},
-    {"modes", "convert", "codec"},
+    {"modes", "convert", "codec", "edits", "prior"},
     {"explore"},
     {"main", "__init__"},
 )
@@ -36,7 +38,7 @@ def imports() -> set[tuple[str, str]]:
 
 
 # They import public names of the core, which is all that is not a tool, and never imports one.
-TOOLS = {"codec", "explore"}
+TOOLS = {"codec", "edits", "explore", "prior"}
 
 
 def test_every_part_has_its_level():
@@ -89,3 +91,26 @@ def test_what_is_not_public_is_seen():
     assert is_public("pivq_jax.evaluation.prdc", "prdc")
     assert not is_public("pivq_jax.data.images", "load_image")  # that of the package is
     assert not is_public("pivq_jax.evaluation.session", "Session")
+
+
+def reached_by(module: str) -> set[str]:
+    """The modules of the package that are loaded by an import of one of them."""
+    code = f"import sys, {module}; print(*[name for name in sys.modules if 'pivq_jax' in name])"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    return set(printed.stdout.split())
+
+
+def test_the_loss_needs_no_data_files_or_tools():
+    reached = reached_by("pivq_jax.training.objective")
+    assert "pivq_jax.model.pivq" in reached
+    assert len(reached) <= 43
+    tools = {f"pivq_jax.{part}" for part in ("data", "sampling", "interop", "evaluation", "codec")}
+    assert not reached & {*tools, "pivq_jax.common.files", "pivq_jax.training.build"}
+
+
+def test_a_step_needs_no_evaluation_or_tools():
+    reached = reached_by("pivq_jax.training.steps")
+    assert "pivq_jax.training.objective" in reached
+    assert not reached & {f"pivq_jax.{part}" for part in (*TOOLS, "evaluation", "commands")}

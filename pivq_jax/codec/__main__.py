@@ -18,7 +18,7 @@ from pivq_jax.codec import folders
 from pivq_jax.commands.program import ABOUT_MODELS, Command, Program
 from pivq_jax.commands.task import Task, open_model
 from pivq_jax.common import files
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 
 
 def compress(task: Task, input: str, output: str, code: str = "fixed") -> None:
@@ -26,7 +26,7 @@ def compress(task: Task, input: str, output: str, code: str = "fixed") -> None:
     source, target = files.local_path(input), files.as_path(output)
     model = open_model(task, writes=False)
     if task.published is None and model.step < (steps := model.config.train.steps):
-        say(
+        print_once(
             f"the model is at step {model.step} of {steps}: what is written now cannot be read"
             " after more training, unless these weights are kept with python -m pivq_jax.convert"
         )

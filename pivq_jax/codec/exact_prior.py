@@ -42,7 +42,7 @@ class ExactPrior:
     def __init__(self, prior: Prior | None, num_codes: int) -> None:
         if prior is None:
             raise InputError(
-                "this model has no prior to code with: train one with --mode=train_prior, or use"
+                "this model has no prior to code with: train one with pivq_jax.prior train, or use"
                 " the short code"
             )
         network = prior.network

@@ -182,7 +182,7 @@ def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:
         if to_write and model.prior and not model.prior.finished:
             raise InputError(
                 "the prior of this model is not trained to its end, and its files could not be read"
-                " after that: continue with --mode=train_prior, or use the short code"
+                " after that: continue with pivq_jax.prior train, or use the short code"
             )
 
 

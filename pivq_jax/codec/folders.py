@@ -17,7 +17,7 @@ from pivq_jax.common.files import (
     write_atomically,
 )
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import check_in_first_process, say
+from pivq_jax.common.parallel import check_in_first_process, print_once
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.data import is_image, list_images, png_names
@@ -64,15 +64,17 @@ def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed
         f"{name} = {measured[name]:.1f} ({measured[name] / 8:.1f} bytes)"
         for name in ("ceiling_bits", "marginal_bits")
     )
-    say(
+    print_once(
         f"{count:,} images in {target}: {len(content):,} bytes; {held / count:.2f} bytes an image"
         f" for codes ({contents.code}), beside {bits}, and {(len(content) - held) / count:.2f} for"
         " names and the rest"
     )
     if contents.code != code:
-        say(f"written with the {contents.code} code, which is shorter here than the {code} one")
+        print_once(
+            f"written with the {contents.code} code, which is shorter here than the {code} one"
+        )
     for line in describe_psnr(model, np.concatenate(psnrs)):
-        say(line)
+        print_once(line)
 
 
 def decompress(model: TrainedModel, source: Path, target: Path) -> None:
@@ -96,7 +98,7 @@ def decompress(model: TrainedModel, source: Path, target: Path) -> None:
                 if first:
                     _write_new(folder / name, encode_png(image))
             bar.update(len(codes))
-    say(f"{len(files):,} images in {target}")
+    print_once(f"{len(files):,} images in {target}")
 
 
 def _write_new(path: Path, content: bytes) -> None:

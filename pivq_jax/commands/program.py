@@ -14,7 +14,6 @@ from pivq_jax.common.command_line import HELP, exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path
 from pivq_jax.common.hub import check_published, find_pretrained
-from pivq_jax.common.memory import restart_with_kept_memory
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
 
@@ -108,16 +107,12 @@ class Program(NamedTuple):
 
     def _main(self, arguments: list[str]) -> int:
         """Runs the command that the arguments and flags name; returns its exit code."""
-        word, *others = [*arguments[1:], ""]
-        if "mode" in flags.FLAGS or "" in self.commands:
-            word, others = flags.FLAGS["mode"].value if "mode" in flags.FLAGS else "", arguments[1:]
+        word, others = self._split(arguments[1:])
         if (command := self.commands.get(word)) is None:
             return refuse(
                 f"give what to do, {' or '.join(self.commands)}, as in {self.name}"
                 f" {next(iter(self.commands))} --pretrained=toon_faces (--help explains)"
             )
-        if command.trains:
-            restart_with_kept_memory()
         code = 1  # of an error that is not expected
         try:
             code = exit_code(partial(self._run, word, others), command.interrupted)
@@ -127,6 +122,14 @@ class Program(NamedTuple):
 
                 end_without_others(code)
         return code
+
+    def _split(self, words: list[str]) -> tuple[str, list[str]]:
+        """Returns the name of the command, and the words beside it."""
+        if "mode" in flags.FLAGS:
+            return str(flags.FLAGS["mode"].value), words
+        if "" in self.commands:
+            return "", words
+        return words[0] if words else "", words[1:]
 
     def _run(self, word: str, others: list[str]) -> int:
         self._check_flags(word, others)
@@ -174,8 +177,8 @@ class Program(NamedTuple):
         """Checks that the command has what it needs, and nothing else is given."""
         command, values = self.commands[word], flags.FLAGS
         sign = "--mode=" if "mode" in values else ""
-        if given := [other for other in others if other]:
-            raise InputError(f"unexpected argument {given[0]!r}: flags look like --name=value")
+        if others:
+            raise InputError(f"unexpected argument {others[0]!r}: flags look like --name=value")
         if values.pretrained is not None and command.trains == "model":
             names = ", ".join(name for name, other in self.commands.items() if not other.trains)
             raise InputError(

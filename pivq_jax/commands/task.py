@@ -9,7 +9,7 @@ from typing import Any
 
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.config.check import (
     check_config,
     check_workdir,
@@ -45,6 +45,10 @@ class Task:
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
     config_given: bool = True  # otherwise the config is that of the run or the published model
+
+    def place(self, output: str, name: str) -> Path:
+        """Returns the output if there is one, else what has this name in the workdir."""
+        return files.as_path(output) if output else self.workdir / name
 
 
 def make_task(
@@ -132,7 +136,9 @@ def open_with_images(task: Task, model: TrainedModel) -> tuple[TrainedModel, Dat
         if not can_hold_out(model):
             raise
         model, dataset = hold_out(model)
-        say(f"{len(dataset.test)} training images, as they decode, stand for test images ({error})")
+        print_once(
+            f"{len(dataset.test)} training images, as they decode, stand for test images ({error})"
+        )
         return model, dataset
 
 

@@ -7,14 +7,15 @@ use argparse (`CommandParser`), which needs neither absl nor a config.
 import argparse
 import difflib
 import errno
+import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from pivq_jax.common.errors import InputError, brief, printable
-from pivq_jax.common.output import outlive_output, print_and_exit
-from pivq_jax.common.retry import causes, of_client
+from pivq_jax.common.errors import InputError, brief, meant, printable
+from pivq_jax.common.output import ignore_output_errors, print_and_exit
+from pivq_jax.common.storage import causes, of_client
 
 HELP = ("help", "h", "helpshort", "helpfull")  # flags that print the help
 
@@ -66,12 +67,35 @@ def parse_flags(
                 f"--{error.flagname} needs --config: a name, a file or the workdir of a run, or the"
                 " directory of a published model"
             )
+    except flags.IllegalFlagValueError as error:
+        message = _illegal_value(str(error))
     except Exception as error:  # of any type, as a config is a program; maybe with a traceback
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         message = lines[-1] if lines else type(error).__name__
         if isinstance(error, AttributeError | KeyError):  # of config_flags, or of the config itself
             message = _unknown_field(fields, arguments) or f"{type(error).__name__}: {message}"
     sys.exit(refuse(message))
+
+
+# What absl says of a value of the wrong type, and the same in plain words.
+_OF_TYPES = {
+    "invalid literal for int()": "must be a whole number",
+    "could not convert string to float": "must be a number",
+    "Non-boolean argument": "must be true or false",
+}
+
+
+def _illegal_value(message: str) -> str:
+    """Says in plain words what absl has against a flag's value."""
+    said = re.fullmatch(r"flag (--[^=]+=(.*?)): (.*)", message, re.DOTALL)
+    if said is None:
+        return message
+    flag, value, reason = said.groups()
+    if choices := re.fullmatch(r"value should be one of <(.*)>", reason):
+        known = choices[1].split("|")
+        return f"{flag} is unknown{meant(value, known) or ':'} use one of {', '.join(known)}"
+    plain = next((text for part, text in _OF_TYPES.items() if part in reason), "")
+    return f"{flag} {plain}" if plain else f"{flag}: {reason}"
 
 
 def _unknown_field(fields: Sequence[str], arguments: list[str]) -> str:
@@ -98,7 +122,7 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
     `interrupted` is appended to what is said after Ctrl-C, and `failed` to the errors of files. A
     path that cannot be used as it was given is invalid input.
     """
-    outlive_output()
+    ignore_output_errors()
     try:
         return command()
     except InputError as error:

@@ -1,6 +1,7 @@
 """The exception for invalid user input."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 __all__ = ["InputError"]
 
@@ -37,6 +38,18 @@ def listed(faults: Sequence[str], between: str = "; ") -> str:
     if len(faults) > 5:
         shown.append(f"and {len(faults) - 5:,} more")
     return between.join(shown)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Returns a question for the name that is most like a wrong one, or nothing.
+
+    >>> meant("sampel", ["train", "sample"])
+    ': did you mean sample?'
+    >>> meant("xyz", ["train", "sample"])
+    ''
+    """
+    close = difflib.get_close_matches(name, [*known], n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def brief(error: BaseException) -> str:

@@ -17,7 +17,6 @@ from typing import Any, cast
 from absl import logging
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.retry import retried
 
 _REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # packages that etils reads remote storage with
 _NEW = ".pivq_jax.new."  # prefix of the folders of files that are not yet in their place
@@ -248,8 +247,7 @@ def write_atomically(path: Path, content: bytes | Iterator[bytes]) -> None:
     """Writes a file, with its directories; even a power cut leaves the old or the new content."""
     parts = iter([content]) if isinstance(content, bytes) else content
     if is_remote(path):  # where an object appears whole or not at all
-        whole = b"".join(parts)
-        retried(lambda: path.write_bytes(whole), str(path), "written")
+        path.write_bytes(b"".join(parts))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that no other process uses, never too long for a file system.
@@ -323,7 +321,7 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def outlive_bucket(path: Path) -> Iterator[None]:
+def ignore_bucket_errors(path: Path) -> Iterator[None]:
     """Reports an error on stderr and goes on, if what is written is in a bucket; else raises it."""
     try:
         yield

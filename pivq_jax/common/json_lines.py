@@ -10,7 +10,12 @@ from typing import Any
 
 from absl import logging
 
-from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket, write_atomically
+from pivq_jax.common.files import (
+    ignore_bucket_errors,
+    is_remote,
+    name_file_in_errors,
+    write_atomically,
+)
 
 LOG = "log.jsonl"  # of the training steps
 METRICS = "metrics.jsonl"  # of the evaluations during training
@@ -50,7 +55,7 @@ class JsonLines:
         """Writes what is not in a bucket yet; lines that it refuses stay for the next time."""
         if self._waits:
             self._written = time.monotonic()
-            with outlive_bucket(self._path):
+            with ignore_bucket_errors(self._path):
                 write_atomically(self._path, self._text.encode())
                 self._waits = False
             self._grows = not is_remote(self._path)  # objects in remote storage cannot

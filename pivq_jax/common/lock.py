@@ -20,11 +20,13 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pivq_jax.common.errors import InputError, printable
 from pivq_jax.common.files import flock, is_remote, read_object, write_atomically
+from pivq_jax.common.parallel import check_in_first_process, machine
 
 RENEWED_EVERY = 20.0  # seconds
 COUNTS_FOR = 60.0  # seconds without renewal
@@ -168,6 +170,15 @@ class DirectoryLock:
             self._flock = None
 
 
+@contextlib.contextmanager
+def lock_directory(directory: Path) -> Iterator[DirectoryLock]:
+    """Locks a directory in process 0 for all of them; if it is in use, all raise InputError."""
+    lock = DirectoryLock(directory)
+    with contextlib.ExitStack() as held:
+        check_in_first_process(lambda: held.enter_context(lock))
+        yield lock
+
+
 class _Claim(NamedTuple):
     """The claim of another process."""
 
@@ -187,13 +198,6 @@ def _description(record: dict[str, Any]) -> str:
 def _number(value: Any, otherwise: float) -> float:
     """A time in a claim, which may be damaged."""
     return value if isinstance(value, float) and math.isfinite(value) else otherwise
-
-
-def machine() -> str:
-    """Identifies this machine since it was started; hosts of containers may have one name."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return platform.node()
 
 
 def _clock() -> float:

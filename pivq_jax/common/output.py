@@ -19,7 +19,7 @@ def print_and_exit(text: str) -> NoReturn:
     try:
         print(text, flush=True)
     except OSError as error:
-        _lead_to_nowhere(sys.stdout)
+        _redirect_to_devnull(sys.stdout)
         if isinstance(error, BrokenPipeError):
             sys.exit(141)  # as of a program that SIGPIPE ends
         print(f"error: cannot write to standard output ({error.strerror})", file=sys.stderr)
@@ -27,13 +27,13 @@ def print_and_exit(text: str) -> NoReturn:
     sys.exit(0)
 
 
-def _lead_to_nowhere(stream: TextIO) -> None:
-    """Leaves nothing to write to a stream, so that Python does not try it again at the end."""
+def _redirect_to_devnull(stream: TextIO) -> None:
+    """Redirects a stream to /dev/null, so that Python does not write to it again at the end."""
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def outlive_output() -> None:
+def ignore_output_errors() -> None:
     """Lets the process go on where output cannot be written, and escapes unknown characters.
 
     Streams of a notebook, which are not those of the process, are left alone.
@@ -45,11 +45,11 @@ def outlive_output() -> None:
         elif stream is getattr(sys, f"__{name}__"):
             with contextlib.suppress(OSError):  # it may be closed already
                 stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, _Outlived(stream))
+            setattr(sys, name, _LossyStream(stream))
 
 
-class _Outlived:
-    """A text stream that is led to nowhere once it cannot be written."""
+class _LossyStream:
+    """A text stream that is redirected to /dev/null once it cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -68,6 +68,6 @@ class _Outlived:
         try:
             operation(*arguments)
         except OSError as error:
-            _lead_to_nowhere(self._stream)
+            _redirect_to_devnull(self._stream)
             if self is sys.stdout:
                 print(f"output is lost from here on ({error.strerror})", file=sys.stderr)

@@ -11,7 +11,7 @@ import platform
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError, brief, printable
-from pivq_jax.common.lock import DirectoryLock, machine
 
 __all__ = ["make_mesh"]
 
@@ -131,7 +130,7 @@ def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_process_local_data(over_batch(mesh), np.asarray(x), x.shape)
 
 
-def own_copy(tree: Any) -> Any:
+def to_first_device(tree: Any) -> Any:
     """Moves replicated or NumPy arrays to this process's first device."""
     return jax.tree.map(
         lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x), tree
@@ -232,18 +231,16 @@ def check_in_first_process(check: Callable[[], Any]) -> None:
         raise raised
 
 
-@contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[DirectoryLock]:
-    """Locks a directory in process 0 for all of them; if it is in use, all raise InputError."""
-    lock = DirectoryLock(directory)
-    with contextlib.ExitStack() as held:
-        check_in_first_process(lambda: held.enter_context(lock))
-        yield lock
-
-
 def max_over_processes(number: int) -> int:
     """Returns the largest number that any process gives; all processes must call this."""
     return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def machine() -> str:
+    """Identifies this machine since it was started; hosts of containers may have one name."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return platform.node()
 
 
 def processes_of_host() -> int:
@@ -252,7 +249,7 @@ def processes_of_host() -> int:
     return int(np.sum(multihost_utils.process_allgather(own) == own))
 
 
-def say(line: str) -> None:
+def print_once(line: str) -> None:
     """Prints a line in the first process only. What a file says may contain anything."""
     if jax.process_index() == 0:
         print(printable(line), flush=True)

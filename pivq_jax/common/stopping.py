@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from pivq_jax.common.output import outlive_output
+from pivq_jax.common.output import ignore_output_errors
 
 _CALLS = itertools.count(1)
 
@@ -48,7 +48,7 @@ def stop_requests() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         received.append(number)
         if number == signal.SIGHUP:
-            outlive_output()  # writing to a closed terminal is an error
+            ignore_output_errors()  # writing to a closed terminal is an error
         with contextlib.suppress(RuntimeError):  # of a print that the signal has interrupted
             print(
                 "\nstopping after this step, which may be compiling; writing a checkpoint. Ctrl-C"

@@ -21,9 +21,6 @@ from pivq_jax.common.errors import InputError, brief, listed
 from pivq_jax.common.files import cache_folder, write_atomically
 from pivq_jax.common.output import progress_bar
 
-# A tree of arrays by name. `optax.Params` is no stricter for mypy, and long in the reference.
-Params = Any
-
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
 _DTYPES = {
     "F64": np.float64,

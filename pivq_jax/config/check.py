@@ -17,7 +17,7 @@ import pivq_jax
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.common.parallel import check_alike
-from pivq_jax.config.fields import ADDED, BUILT_FROM, PATHS, Config, all_fields
+from pivq_jax.config.fields import BUILT_FROM, PATHS, Config, all_fields
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, PriorConfig
 
 MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
@@ -236,9 +236,6 @@ def check_workdir(
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
             saved = saved | {"train": saved["train"] | {"steps": config.train.steps}}
             free = SHARES
-    if not extends:  # a model of another version opens, whatever fields are given
-        with contextlib.suppress(InputError):  # of a damaged config, whose differences are listed
-            saved = Config.of_model(saved).to_dict()
     if differences := trained_differences(saved, config, free):
         check = " (a check, no model)" if str(saved.get("name", "")).endswith("_smoke") else ""
         raise InputError(
@@ -268,10 +265,9 @@ def trained_differences(
 
 
 def read_config(workdir: Path, flag: str = "--workdir") -> dict[str, Any]:
-    """Reads the resolved config of the run in a workdir, completed by `with_added_fields`.
+    """Reads the resolved config of the run in a workdir, named by `flag`.
 
-    That of a published model is refused: its description is with its weights. `flag` names the
-    directory.
+    That of a published model is refused: its description is with its weights.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -280,12 +276,10 @@ def read_config(workdir: Path, flag: str = "--workdir") -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        config = read_json(path)
-        of_model = "format_version" in config
-        config = with_added_fields(config["config"] if of_model else config)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        config = dict(read_json(path))  # what was read may be no object
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another {flag}") from error
-    if of_model:
+    if "format_version" in config:
         raise InputError(
             f"{workdir} is a published model, no run: give it as --pretrained, or to"
             " pivq_jax.from_pretrained"
@@ -294,9 +288,9 @@ def read_config(workdir: Path, flag: str = "--workdir") -> dict[str, Any]:
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:
-    """Builds the config of a trained model, possibly of another version; see `Config.of_model`."""
+    """Builds the config of a trained model; the message names its place, `origin`."""
     try:
-        config = Config.of_model(values)
+        config = Config.from_dict(values)
         check_fields(config, BUILT_FROM)
         check_model(config)
         return config
@@ -309,16 +303,3 @@ def prior_settings(values: Mapping[str, Any]) -> PriorConfig:
     config = Config().with_fields({f"prior.{name}": value for name, value in values.items()})
     check_config(config, training=False)
     return config.prior
-
-
-def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """Adds fields that were introduced after a config was saved, to a copy.
-
-    A missing section is only added if it was introduced later as a whole; another one is reported
-    where it is used.
-    """
-    config = dict(config)  # what was read may be no object
-    for name, fields in ADDED.items():
-        if name in config or fields.keys() == {*Config()[name].keys()}:
-            config[name] = fields | config.get(name, {})
-    return config

@@ -13,11 +13,11 @@ from typing import Any
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.hub import WEIGHTS
 from pivq_jax.common.weights import read_header
-from pivq_jax.config.check import check_fields, config_of_model, with_added_fields
+from pivq_jax.config.check import check_fields, config_of_model
 from pivq_jax.config.fields import PATHS, Config
 
 KEY = "pivq_jax"
-FORMAT_VERSION = 1  # raised when files are written that earlier versions would misread
+FORMAT_VERSION = 1  # raised when files are written that version 0.1.0 would misread
 # Fields that only a user gives: what is read from the user's disk, and a regular expression for
 # names there, of which a crafted one never ends.
 NOT_PUBLISHED = (*PATHS, "data.group")
@@ -39,8 +39,7 @@ def check_description(text: str, path: Path) -> tuple[dict[str, Any], Config]:
         description = dict(json.loads(text))
         json.dumps(description, allow_nan=False)  # NaN is no JSON, nor is 1e999, read as infinity
         version = description.pop("format_version", FORMAT_VERSION)
-        if version == FORMAT_VERSION:
-            description["config"] = with_added_fields(dict(description["config"]))
+        held = dict(description["config"]) if version == FORMAT_VERSION else {}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"
@@ -51,14 +50,14 @@ def check_description(text: str, path: Path) -> tuple[dict[str, Any], Config]:
             f"{path} has format_version = {reprlib.repr(version)}, and this version of pivq_jax"
             f" reads {FORMAT_VERSION}: use the version that wrote the file, or a newer one"
         )
-    config = config_of_model(description["config"], str(path))
+    config = config_of_model(held, str(path))
     try:
         check_fields(config)
     except InputError as error:
         raise InputError(f"the config in {path}: {error}") from error
     config = config.with_fields(dict.fromkeys(NOT_PUBLISHED, ""))
-    description = without_paths(description)
-    step = description.setdefault("step", description["config"].get("train", {}).get("steps"))
+    description["config"] = config.to_dict()
+    step = description.setdefault("step", config.train.steps)
     if not isinstance(step, int) or not 0 <= step < 2**31:
         raise InputError(f"{path}: step = {reprlib.repr(step)} must be a number of training steps")
     for name in ("progress", "metrics"):
@@ -81,7 +80,7 @@ def _has_times(progress: dict[str, Any]) -> bool:
 
 
 def without_paths(description: dict[str, Any]) -> dict[str, Any]:
-    """Returns a description, of any version, in which the fields of `NOT_PUBLISHED` are empty."""
+    """Returns a description in which the fields of `NOT_PUBLISHED` are empty."""
     config = {**description["config"]}
     for section, field in (path.split(".") for path in NOT_PUBLISHED):
         if field in config.get(section, {}):

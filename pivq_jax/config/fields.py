@@ -1,4 +1,4 @@
-"""The whole config: built from nested mappings, compared with older ones, listed.
+"""The whole config: built from nested mappings, and listed.
 
 Config files return an `ml_collections.ConfigDict`, whose fields can be changed on the command line.
 The code uses a `Config`, which is frozen and typed. Descriptions and limits are metadata of the
@@ -67,26 +67,6 @@ class Config(Section):
             raise InputError(listed(faults, ", "))
         return config
 
-    @classmethod
-    def of_model(cls, values: Mapping[str, Any]) -> Self:
-        """Builds the config of a trained model, whose run may be of another version.
-
-        The fields that define the model (`BUILT_FROM`) are required, and `model` must have no other
-        fields. Other missing fields get their defaults, and other unknown fields are ignored.
-        Errors are those of `from_dict`.
-        """
-        known, whole = cls().to_dict(), cls().to_dict()
-        for needed in BUILT_FROM:
-            section, _, name = needed.partition(".")
-            del whole[section][name]
-        for name, value in values.items():
-            if isinstance(known.get(name), dict) and isinstance(value, Mapping):
-                taken = value if name == "model" else known[name].keys() & value.keys()
-                whole[name] |= {field: value[field] for field in taken}
-            elif name in known:
-                whole[name] = value
-        return cls.from_dict(whole)
-
     def to_dict(self) -> dict[str, Any]:
         """Returns nested dictionaries of JSON values, sorted by name as in a ConfigDict."""
         return json.loads(json.dumps(asdict(self), sort_keys=True))
@@ -115,17 +95,6 @@ BUILT_FROM = (
 )
 # Fields that hold paths (or addresses) of the machine on which a model was trained.
 PATHS = ("data.path", "loss.perceptual_weights", "evaluate.features_path")
-# Fields added later, by section, with the values that runs without them were trained with.
-ADDED: dict[str, dict[str, Any]] = {
-    "data": {"group": ""},
-    "model": {"local_output": False},
-    "quantizer": {"noise": 0.0},
-    "loss": {"perceptual_shift": 0, "recombination_warmup": 0.0, "variance": 0.0},
-    "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},
-    "evaluate": {"images": 0, "every": 0, "share": 0.05},
-    "sample": {"temperature": 1.0, "nearest_of": 1},
-    "prior": asdict(sections.PriorConfig()),  # they had none
-}
 
 
 class Field(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, meant
 from pivq_jax.common.files import as_path, expanded, is_remote
 from pivq_jax.common.hub import is_published
 from pivq_jax.config.fields import Config
@@ -30,8 +30,7 @@ def load_config_dict(name: str) -> ConfigDict:
     Args:
         name: name of an experiment in this package, or a file that ends in `.py`; variants may
             follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run or the
-            directory of a published model, possibly of another version; see `Config.of_model`.
-            That of a published model names no files and has no `data.group`.
+            directory of a published model, whose config names no files and has no `data.group`.
 
     Raises:
         InputError: if there is no such experiment or file, or it does not define a config.
@@ -53,7 +52,8 @@ def load_config_dict(name: str) -> ConfigDict:
         return _as_dict(config_of_model(read_config(as_path(name), "--config"), name))
     else:
         raise InputError(
-            f"there is no config {where!r}: give one of {', '.join(known)}, a file such as mine.py,"
+            f"there is no config {where!r}{meant(where, known) or ':'} give one of"
+            f" {', '.join(known)}, a file such as mine.py,"
             " the workdir of a run or the directory of a published model"
         )
     if not file.is_file():

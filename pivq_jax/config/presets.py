@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from pivq_jax.common.errors import meant
 from pivq_jax.config.fields import Config
 
 # The recipe for photographs of faces on accelerators: that of configs/faces.py with more codes.
@@ -113,7 +114,8 @@ def with_variants(
     for variant in sorted(asked, key="smoke".__eq__):  # which shrinks what others enlarge
         if variant not in VARIANTS | own:
             names = ", ".join(VARIANTS | own)
-            raise ValueError(f"config variant {variant!r} is unknown: use {names}")
+            asks = meant(variant, VARIANTS | own)
+            raise ValueError(f"config variant {variant!r} is unknown{asks or ':'} use {names}")
         config.update_from_flattened_dict(VARIANTS.get(variant, {}) | own.get(variant, {}))
     config.name = "_".join([config.name, *asked])
     return config

@@ -305,7 +305,7 @@ class EvaluateConfig(Section):
     )
     images: int = setting(
         0,
-        "at most this many images of each split are used, also by train_prior and sample; 0: all",
+        "at most this many images of each split are used, also by sample and for a prior; 0: all",
         at_least(0),
     )
     features: str = setting(

@@ -204,6 +204,4 @@ def _open_prepared(name: str, image_size: int, directory: Path, group: str = "")
         for split in splits.values():
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
-    if name == "toon_faces":  # earlier versions wrote a value as it is misspelled in the drawings
-        factors = toon_faces.FACTORS
     return Dataset(name, image_size, **splits, factors=factors)

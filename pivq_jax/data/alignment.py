@@ -138,6 +138,8 @@ def _check_names(photographs: Sequence[str]) -> None:
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
     """Records the settings in the output; rejects one that was made with others."""
+    for leftover in output.glob(f".{SETTINGS}.*.tmp"):  # of a command that was killed
+        leftover.unlink()
     present = {path.name for path in output.iterdir()} - {_LOCK}
     if SETTINGS not in present:
         if present:
@@ -153,7 +155,7 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
             f"{output} was made with another {' and '.join(differing)} (see {SETTINGS} there):"
             " delete it, or choose another --output"
         )
-    for leftover in output.rglob(".*.tmp"):  # of a command that was killed
+    for leftover in output.rglob(".*.tmp"):  # likewise
         leftover.unlink()
 
 

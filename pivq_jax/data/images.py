@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from pivq_jax.common.errors import InputError, brief, printable
-from pivq_jax.common.retry import may_pass
+from pivq_jax.common.storage import may_pass
 
 # Extensions of each of Pillow's formats. No other format is decoded, whatever a file is named:
 # Pillow runs Ghostscript on PostScript, for example.
@@ -202,11 +202,11 @@ def _decode(
         if crop > min(width, height):
             raise ShapeError(f"{name} is {width} x {height} pixels, less than the crop of {crop}")
         opened.load()
-        return _to_rgb(_upright(opened))
+        return _to_rgb(_apply_orientation(opened))
 
 
-def _upright(image: Any) -> Any:
-    """Returns an image as its EXIF data turns it.
+def _apply_orientation(image: Any) -> Any:
+    """Turns an image as its EXIF data says.
 
     Where this is a part of the file of its own, one tag of it is read: Pillow reads all, and in a
     crafted file of 64 KB they all hold the same 64 KB, which makes hundreds of MB.

@@ -93,7 +93,7 @@ def prepare_dataset(
             f"{target} was made with another {' and '.join(differing)}: delete it, or choose"
             " another --output"
         )
-    if stamps and manifest.get("stamps", stamps) != stamps:  # earlier versions recorded none
+    if stamps and manifest.get("stamps") != stamps:
         raise InputError(
             f"the images in {readable_name(source)} have changed since {target} was made of them:"
             f" delete {target}, or choose another --output"

@@ -15,7 +15,6 @@ from typing import Any
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, locked, new_folder, read_object
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.retry import retried
 
 MANIFEST = "prepared.json"
 COPIES = 8  # of files of a bucket, at the same time
@@ -78,10 +77,10 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
     that uses the earlier one goes on.
     """
     root: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
-    source = retried(lambda: find_directory(root, name, image_size), f"{name} in {remote}")
+    source = find_directory(root, name, image_size)
     if source is None:
         return None
-    files, version = retried(lambda: _versioned(source), str(source))
+    files, version = _versioned(source)
     copy = hashlib.sha256(f"{remote}\n{version}".encode()).hexdigest()[:16]
     target = cache / "fetched" / copy / name / source.name
     if target.exists():
@@ -93,7 +92,7 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
                 what = f"copying {source}"
                 for _ in progress_bar(copied, desc=what, total=len(files), unit=" files"):
                     pass
-                if retried(lambda: _versioned(source), str(source))[1] != version:
+                if _versioned(source)[1] != version:
                     raise InputError(
                         f"{source} changed while it was copied: run the command again once it is"
                         " complete"
@@ -102,8 +101,8 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
 
 
 def _copy(folder: Path, file: Any) -> None:
-    """Copies a remote file to a folder, where there may be a part of it."""
-    retried(partial(file.copy, folder / file.name, overwrite=True), str(file))
+    """Copies a remote file to a folder."""
+    file.copy(folder / file.name, overwrite=True)
 
 
 def _versioned(source: Any) -> tuple[list[Any], str]:

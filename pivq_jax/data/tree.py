@@ -12,7 +12,7 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
-from pivq_jax.common.retry import may_pass
+from pivq_jax.common.storage import may_pass
 from pivq_jax.data.images import is_image, kinds, readable_name
 
 # Folders of network shares and of Windows that are hidden there.

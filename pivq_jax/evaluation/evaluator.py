@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.params import Params
 from pivq_jax.common.pictures import grid, reconstruction_grid
 from pivq_jax.common.psnr import psnr
-from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor

@@ -21,7 +21,8 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import inception
 from pivq_jax.losses.backbones import VGG16
-from pivq_jax.losses.perceptual import load_lpips, lpips_features
+from pivq_jax.losses.lpips_weights import load_lpips
+from pivq_jax.losses.perceptual import lpips_features
 
 __all__ = ["FeatureExtractor", "Features", "feature_extractor"]
 

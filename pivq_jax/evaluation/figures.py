@@ -9,7 +9,6 @@ from typing import Any
 
 from pivq_jax.evaluation.evaluator import IMAGES
 from pivq_jax.evaluation.html import Part, Picture, Table, cell
-from pivq_jax.evaluation.prior import TEMPERATURES
 
 NAMES = {
     "Model": {
@@ -64,7 +63,7 @@ CAPTIONS = {
     "interpolations": "Interpolations between two images by exchanging codes.",
     "neighbours": "Samples, each followed by the nearest of some training images, their parents"
     " among them.",
-    **{f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {_BELOW}." for t in TEMPERATURES},
+    **{f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {_BELOW}." for t in (1.0, 0.9)},
     "prior_recombined": f"Recombined, {_BELOW}.",
     "prior_completions": "Test images from all their codes in the top row; below, from three"
     " quarters, a half and a quarter of them, completed by the prior in two ways each.",
@@ -175,7 +174,6 @@ def _spread(metrics: dict[str, Any]) -> list[Part]:
     if _fid(metrics) != "FID":
         about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
     parts: list[Part] = [about, distribution(metrics)]
-    # Kept results of earlier versions have no quadrants.
     for name, title in {"quadrants": "quadrants", "k3": "k = 3"}.items():
         if name in metrics:
             rows = {row: values[name] for row, values in _compared(metrics).items()}

@@ -10,7 +10,8 @@ import numpy as np
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.data.images import images_to_float
 from pivq_jax.inference.splits import in_batches
-from pivq_jax.losses.perceptual import load_lpips, lpips
+from pivq_jax.losses.lpips_weights import load_lpips
+from pivq_jax.losses.perceptual import lpips
 
 # Window and constants of Wang et al. 2004.
 WINDOW, SIGMA = 11, 1.5

@@ -4,9 +4,10 @@ import dataclasses
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,20 +15,45 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.json_lines import METRICS, read_lines
-from pivq_jax.common.parallel import max_over_processes, own_copy
+from pivq_jax.common.parallel import max_over_processes, print_once, to_first_device
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
-from pivq_jax.evaluation.figures import CAPTIONS, sections
+from pivq_jax.evaluation.figures import CAPTIONS, print_metrics, sections
 from pivq_jax.evaluation.html import page
-from pivq_jax.evaluation.prior import describe_prior
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.evaluation.stages import STAGES
+from pivq_jax.inference.opening import warn_of_other_data
 
 
-def write_report(session: Session) -> dict[str, Any]:
+class Stage(NamedTuple):
+    """A stage that is not one of `STAGES`."""
+
+    run: Callable[[Session], dict[str, Any]]
+    depends_on: dict[str, Any]  # besides the model and its data
+
+
+def evaluate_model(session: Session, more: Mapping[str, Stage] = MappingProxyType({})) -> None:
+    """Writes a report, with `more` stages, and says on what and where it is."""
+    model, workdir = session.model, session.workdir
+    print_once(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
+    if model.progress.get("codebook") == "fitted":
+        start = model.config.init_step
+        print_once(f"its codebook is fitted to its latents; it is trained from step {start} on")
+    warn_of_other_data(model, session.whole)
+    metrics = write_report(session, more)
+    if jax.process_index() == 0:
+        print_metrics(metrics)
+    print_once(
+        f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}"
+    )
+
+
+def write_report(
+    session: Session, more: Mapping[str, Stage] = MappingProxyType({})
+) -> dict[str, Any]:
     """Evaluates a model on the test split of its data; returns the content of `metrics.json`.
 
     Each stage leaves its results and pictures in `report`, so an interrupted evaluation continues
-    with the next one.
+    with the next one. Those of `more` stages, by name, are left out of a report without them.
     """
     model, config, folder = session.model, session.model.config, session.report
     first = jax.process_index() == 0
@@ -50,7 +76,7 @@ def write_report(session: Session) -> dict[str, Any]:
     made_for = {
         "step": model.step,
         "seconds": seconds,
-        "weights": _checksum(model.params),
+        "weights": checksum(model.params),
         "data": session.dataset.identity,
         "seed": config.seed,
         "nearest_of": config.sample.nearest_of,
@@ -61,9 +87,7 @@ def write_report(session: Session) -> dict[str, Any]:
     if config.sample.fraction != 0.5:  # else reports still hold that were made before it counted
         made_for["fraction"] = config.sample.fraction
     stages = [(name, stage, made_for) for name, stage in STAGES.items()]
-    if model.prior is not None:  # may be trained later, or anew, and concerns no other stage
-        with_prior = made_for | {"prior": _checksum(model.prior.params)}
-        stages.append(("prior", describe_prior, with_prior))
+    stages += [(name, stage.run, made_for | stage.depends_on) for name, stage in more.items()]
     pictures: list[str] = []
     left_out: dict[str, str] = {}
     for number, (name, stage, wanted) in enumerate(stages, 1):
@@ -116,9 +140,10 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
     return made | {"pictures": session.pictures, "seconds": seconds}
 
 
-def _checksum(params: Any) -> int:
+def checksum(params: Any) -> int:
+    """Returns the CRC-32 of the bytes of all arrays of a tree."""
     checksum = 0
-    for leaf in jax.tree.leaves(own_copy(params)):
+    for leaf in jax.tree.leaves(to_first_device(params)):
         checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
     return checksum
 

@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.pictures import sample_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import LossConfig
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import Mirrored, Source, first_images
+from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, Features, feature_extractor
 from pivq_jax.inference import (
     POOL_IMAGES,
@@ -27,7 +27,7 @@ from pivq_jax.inference import (
     images_of,
 )
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import load_lpips
+from pivq_jax.losses.lpips_weights import load_lpips
 from pivq_jax.sampling import recombine_at_random
 
 KEPT = 64  # samples whose images are kept, to be shown: all of them may take gigabytes
@@ -120,14 +120,6 @@ class Session:
         return encode_split(self.model, self.pool)
 
     @cached_property
-    def prior_sets(self) -> np.ndarray:
-        """What the prior is trained on, int32: `pool_codes` and, if images are flipped, theirs."""
-        if not self.model.config.data.flip:
-            return self.pool_codes
-        mirrored = encode_split(self.model, Mirrored(self.pool))
-        return np.concatenate([self.pool_codes, mirrored])
-
-    @cached_property
     def test_codes(self) -> np.ndarray:
         """The codes of the test split, int32 [M, N]."""
         return encode_split(self.model, self.dataset.test)
@@ -203,4 +195,4 @@ class Session:
         """Writes a picture to the workdir and reports it on the console."""
         if jax.process_index() == 0:
             save_png(self.workdir / name, picture)
-        say(f"wrote {self.workdir / name}")
+        print_once(f"wrote {self.workdir / name}")

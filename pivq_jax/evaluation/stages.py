@@ -19,9 +19,9 @@ from PIL import Image
 
 from pivq_jax.common import pictures
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import new_folder
+from pivq_jax.common.files import check_new_folder, local_path, new_folder
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import check_in_first_process, print_once
 from pivq_jax.common.psnr import psnr
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
@@ -33,7 +33,6 @@ from pivq_jax.evaluation.features import Features
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import compare_images, prdc
-from pivq_jax.evaluation.prior import draw_sets
 from pivq_jax.evaluation.reconstruction import WINDOW, mean_lpips, ssim
 from pivq_jax.evaluation.session import Draw, Session, alex_weights
 from pivq_jax.inference import Encoded, decode_batches, encode_batches, encode_labelled, images_of
@@ -245,23 +244,37 @@ def sample(session: Session) -> None:
     session.write("parents.png", drawn.between_parents(session.pool, SHOWN))
 
 
-def sample_prior(session: Session) -> None:
-    """Writes `prior_samples.png` of sets drawn from the prior, without parents."""
-    settings = session.model.config.sample
-    codes = draw_sets(session, min(settings.count, MOST_IN_GRID), settings.temperature)
-    images = session.decode(codes)
-    session.write("prior_samples.png", pictures.grid(images, 8))
+def folder_for_samples(count: int, output: str) -> Path | None:
+    """Returns the new folder for a file of each of so many samples, None for one picture of all."""
+    if not output:
+        if count > MOST_IN_GRID:
+            raise InputError(
+                f"sample.count = {count:,} images are more than the {MOST_IN_GRID:,} of one"
+                " picture: give --output=DIR for a file each"
+            )
+        return None
+    target = local_path(output)
+    check_in_first_process(lambda: check_new_folder(target, "--output"))
+    return target
 
 
-def write_samples(session: Session, from_prior: bool, target: Path) -> None:
+def recombined_codes(session: Session, count: int, start: int) -> np.ndarray:
+    """Returns the codes of `count` samples, int32 [count, N], from that of number `start` on."""
+    key = jax.random.key(session.seed)
+    codes, _ = session.recombined_codes(count, jax.random.fold_in(key, start) if start else key)
+    return codes
+
+
+def write_samples(
+    session: Session, target: Path, draw: Callable[[Session, int, int], np.ndarray]
+) -> None:
     """Writes new images to a new folder, each as a PNG file, `000000.png` and so on.
 
-    They are drawn in parts, of which the first has the images of `samples.png`.
+    `draw` returns so many codes from a number on, such as `recombined_codes`. They are drawn in
+    parts, of which the first has the images of `samples.png`.
     """
-    settings = session.model.config.sample
-    count = settings.count
+    count, first = session.model.config.sample.count, jax.process_index() == 0
     digits = max(6, len(str(count - 1)))
-    key, first = jax.random.key(session.seed), jax.process_index() == 0
     with (
         new_folder(target) if first else contextlib.nullcontext(target) as folder,
         ThreadPoolExecutor(WRITERS) as writers,
@@ -270,19 +283,14 @@ def write_samples(session: Session, from_prior: bool, target: Path) -> None:
         writing: Iterable[None] = ()
         for start in range(0, count, MOST_IN_GRID):
             size = min(MOST_IN_GRID, count - start)
-            if from_prior:
-                codes = draw_sets(session, size, settings.temperature, start)
-            else:
-                part_key = jax.random.fold_in(key, start) if start else key
-                codes, _ = session.recombined_codes(size, part_key)
-            for images in decode_batches(session.model, codes):
+            for images in decode_batches(session.model, draw(session, size, start)):
                 list(writing)  # waits for the batch before, and raises its errors
                 paths = [folder / f"{start + i:0{digits}d}.png" for i in range(len(images))]
                 writing = writers.map(_write_png, paths, images) if first else ()
                 start += len(images)
                 bar.update(len(images))
         list(writing)
-    say(f"{count:,} images in {target}")
+    print_once(f"{count:,} images in {target}")
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.explore.connections import Patience
 from pivq_jax.explore.engine import Engine, Picture
 from pivq_jax.explore.guard import Guard
@@ -128,7 +128,7 @@ class Background:
                 await self._work.run(None, engine.take, await _beside(engine.later))
                 engine.later = None
         except (InputError, ImportError) as error:  # the data cannot be had
-            say(f"training images, as they decode, stand for test images ({error})")
+            print_once(f"training images, as they decode, stand for test images ({error})")
         except Exception:
             traceback.print_exc()
         self.progress = {"text": "", "fraction": 1.0}

@@ -9,7 +9,7 @@ import numpy as np
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import check_in_first_process, say
+from pivq_jax.common.parallel import check_in_first_process, print_once
 from pivq_jax.common.pictures import save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.data import check_names, list_images, load_image, png_names
@@ -91,7 +91,7 @@ def write_decoded(
         for file in names.keys() - codes.keys():  # skipped: an earlier image may be there
             (target / names[file]).unlink(missing_ok=True)
         files.write_atomically(target / "codes.json", files.json_rows(codes))
-    say(f"{len(codes):,} images and codes.json in {target}")
+    print_once(f"{len(codes):,} images and codes.json in {target}")
     if not change:
         for line in describe_psnr(model, np.concatenate(psnrs)):
-            say(line)
+            print_once(line)

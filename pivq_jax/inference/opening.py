@@ -11,19 +11,19 @@ from flax.traverse_util import flatten_dict
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, expanded, local_path, read_object
 from pivq_jax.common.hub import find_pretrained, is_published
-from pivq_jax.common.parallel import make_mesh, own_copy, replicated, say
+from pivq_jax.common.parallel import make_mesh, print_once, replicated, to_first_device
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config.check import config_of_model, read_config, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
+from pivq_jax.inference.saved_prior import PRIOR, load_prior
 from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import read_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior import PRIOR, load_prior
 from pivq_jax.training.steps import CODEBOOK, Arrays
 
 
@@ -32,8 +32,8 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
 
     The checkpoint is that of `step`, by default the newest readable one. Weights are on all
     devices. Raises InputError if the workdir or the checkpoint does not exist, or if the checkpoint
-    is from before the codebook's start and has no codebook, which happens if an earlier version
-    wrote it, or if a signal other than Ctrl-C ended the run.
+    is from before the codebook's start and has no codebook, which happens if a signal other than
+    Ctrl-C ended the run.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"
@@ -54,7 +54,7 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
     if metrics.get("step") != step or measured_on != progress.get("data", measured_on):
         metrics = {}  # of earlier weights, or of other images than those of the training
     params = state["ema_params"]
-    codebook = own_copy(params["quantizer"]["codebook"])
+    codebook = to_first_device(params["quantizer"]["codebook"])
     prior = load_prior(workdir / PRIOR, CodeSpace.of(config), codebook, step)
     return TrainedModel(config, mesh, params, step, progress, metrics, None, prior)
 
@@ -78,7 +78,7 @@ def warn_of_other_data(model: TrainedModel, dataset: Dataset) -> None:
     """Says so if a data set is not that of the model's training."""
     trained_on = model.progress.get("data", dataset.identity)
     if trained_on != dataset.identity:
-        say(
+        print_once(
             f"warning: these are not the images, splits and labels of the training ({trained_on}):"
             " results are of others, and some test images may have been trained on"
         )
@@ -136,12 +136,12 @@ def initial_arrays(where: str, config: Config) -> Arrays:
             " the same, or leave --init_from out"
         )
     count, total = (sum(x.size for x in arrays.values()) for arrays in (taken, wanted))
-    say(
+    print_once(
         f"starting from {where}, step {step}: {len(taken)} of {len(wanted)} arrays are taken,"
         f" {count:,} of {total:,} parameters" + (f"; it has {differences}" if differences else "")
     )
     for line in left:
-        say(f"  not taken: {line}")
+        print_once(f"  not taken: {line}")
     return taken
 
 

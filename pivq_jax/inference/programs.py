@@ -9,11 +9,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.common.parallel import over_batch, own_copy, replicated, split_rows
+from pivq_jax.common.parallel import (
+    map_over_batch,
+    over_batch,
+    replicated,
+    split_rows,
+    to_first_device,
+)
 from pivq_jax.config.fields import Config
+from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace, Prior
 from pivq_jax.sampling.completion import fit_visible
-from pivq_jax.training.build import model_from_config
 
 
 class Programs(NamedTuple):
@@ -29,7 +35,7 @@ class Programs(NamedTuple):
 @lru_cache(maxsize=16)
 def programs_of(config: Config, mesh: Mesh) -> Programs:
     """Returns the programs of all models of a config on a mesh."""
-    model = model_from_config(config, mesh)
+    model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
     space, options, whole = CodeSpace.of(config), compiler_options(mesh), replicated(mesh)
 
     def apply(params: Any, x: jax.Array, method: str) -> Any:
@@ -67,5 +73,5 @@ def _by_rows(function: Callable[..., Any], mesh: Mesh, params: Any, x: jax.Array
     # Rows are split over the devices, so their number is padded to a multiple of the devices.
     fill = -x.shape[0] % mesh.size
     padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
-    result = own_copy(function(params, split_rows(padded, mesh)))
+    result = to_first_device(function(params, split_rows(padded, mesh)))
     return jax.tree.map(lambda y: y[: x.shape[0]], result)

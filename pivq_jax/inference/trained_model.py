@@ -17,7 +17,7 @@ from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import local_path
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import own_copy
+from pivq_jax.common.parallel import to_first_device
 from pivq_jax.common.weights import digest
 from pivq_jax.config.description import without_paths
 from pivq_jax.config.fields import BUILT_FROM, Config
@@ -57,7 +57,7 @@ class TrainedModel:
     # Contents of the run's `metrics.json`; empty if these weights were not evaluated.
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     parents: np.ndarray | None = None  # the codes of training images that `sample` recombines
-    prior: sampling.Prior | None = None  # trained by `--mode=train_prior` or published
+    prior: sampling.Prior | None = None  # trained by `pivq_jax.prior train` or published
     labels: sampling.Labels | None = None  # those of `parents`, which `edit` needs
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class TrainedModel:
     @cached_property
     def codebook(self) -> jax.Array:
         """The codebook, float32 [K, D]."""
-        return own_copy(self.params["quantizer"]["codebook"])
+        return to_first_device(self.params["quantizer"]["codebook"])
 
     @cached_property
     def lift(self) -> jax.Array:
@@ -221,7 +221,7 @@ class TrainedModel:
         seen = _check_visible(visible, images.shape)
         use_prior = self.prior is not None if prior is None else prior
         own_prior = self._own_prior() if use_prior else None
-        params, completed = own_copy(self.params), []
+        params, completed = to_first_device(self.params), []
         count, few = len(images), len(images) <= COMPLETED_AT_ONCE
         with progress_bar(desc="completing", total=count, unit=" images", disable=few) as bar:
             for start in range(0, count, COMPLETED_AT_ONCE):
@@ -300,8 +300,8 @@ class TrainedModel:
     def _own_prior(self) -> sampling.Prior:
         """The prior with its parameters where codes are: on this process's first device."""
         if self.prior is None:
-            raise ValueError("the model has no prior: train one with --mode=train_prior")
-        return own_copy(self.prior)
+            raise ValueError("the model has no prior: train one with pivq_jax.prior train")
+        return to_first_device(self.prior)
 
     def _checked(self, codes: Array, partial: bool = False) -> jax.Array:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):

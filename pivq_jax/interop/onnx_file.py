@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pivq_jax.common.files import replace_together
-from pivq_jax.common.weights import Params, pack_arrays
+from pivq_jax.common.params import Params
+from pivq_jax.common.weights import pack_arrays
 from pivq_jax.config.check import config_of_model
 from pivq_jax.config.description import KEY
 from pivq_jax.config.fields import Config

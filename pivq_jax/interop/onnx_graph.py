@@ -15,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.weights import Params
+from pivq_jax.common.params import Params
 from pivq_jax.model.primitives import NORM_EPSILON
 
 # The first version of the operators with GELU, which onnxruntime has since 1.17, and the version of

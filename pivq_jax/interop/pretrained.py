@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, json_bytes, replace_together
 from pivq_jax.common.hub import CARD, CONFIG, PARENTS, PRIOR, WEIGHTS, check_published
+from pivq_jax.common.params import Params
 from pivq_jax.common.weights import (
-    Params,
     find_faults,
     pack_arrays,
     read_header,
@@ -30,13 +31,11 @@ from pivq_jax.interop.card import model_card
 from pivq_jax.interop.safetensors_file import pack_model, read_model
 from pivq_jax.sampling.edit import Labels, check_labels
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
-from pivq_jax.sampling.space import CodeSpace
 
 _REMEDY = "give a directory that save_pretrained wrote"
 
 # In the file of the parents.
 CODES = "codes"  # name of a tensor, unsigned integers [M, N]
-RANKS = "ranks"  # what earlier versions wrote instead, uint8 [M, bytes of a rank]
 LABELS = "labels"  # uint8 [M, A], if there are labels
 FACTORS = "pivq_jax_factors"  # key of the metadata
 MOST_VALUES = 256  # of a factor
@@ -125,21 +124,16 @@ def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = No
 def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | None]:
     """Reads the codes of images, int32 [M, N], and labels, if any; refuses another model's."""
     held, metadata = read_header(path, _REMEDY)
-    form = RANKS if RANKS in held else CODES
-    whole = held.keys() in ({form}, {form, LABELS})
-    if not whole or held[form].ndim != 2 or not held[form].size:
+    whole = held.keys() in ({CODES}, {CODES, LABELS})
+    if not whole or held[CODES].ndim != 2 or not held[CODES].size:
         raise InputError(f"{path} does not hold the codes of images: {_REMEDY}")
     # Before what may be larger than the memory is read.
-    numbers = [each.size for each in held.values()] + [held[form].shape[0] * space.num_codes]
-    if (largest := max(numbers)) > MOST_CODES:
+    if (largest := max(array.size for array in held.values())) > MOST_CODES:
         raise InputError(f"{path} holds {largest:,} numbers, more than {MOST_CODES:,}: {_REMEDY}")
     arrays = read_safetensors(path, _REMEDY)
     try:
-        if form == RANKS:
-            codes = space.unrank(arrays[RANKS])
-        else:
-            held_codes = jnp.asarray(space.check(arrays[CODES]), jnp.int32)
-            codes = np.asarray(space.canonical(held_codes))
+        held_codes = jnp.asarray(space.check(arrays[CODES]), jnp.int32)
+        codes = np.asarray(space.canonical(held_codes))
         if LABELS not in arrays:
             return codes, None
         factors = {

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.errors import InputError, listed
-from pivq_jax.common.weights import Params, pack_arrays, read_header, read_safetensors
+from pivq_jax.common.params import Params
+from pivq_jax.common.weights import pack_arrays, read_header, read_safetensors
 from pivq_jax.config.check import check_config
 from pivq_jax.config.description import FORMAT_VERSION, KEY, check_description
 from pivq_jax.config.fields import Config

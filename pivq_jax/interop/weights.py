@@ -19,7 +19,8 @@ import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError, listed
-from pivq_jax.common.weights import Params, find_faults
+from pivq_jax.common.params import Params
+from pivq_jax.common.weights import find_faults
 
 # Axes of a Flax kernel in the order of PyTorch, by number of axes.
 TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}

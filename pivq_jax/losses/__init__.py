@@ -1,5 +1,7 @@
-"""Loss functions of training. LPIPS, the perceptual loss, can also be used on its own."""
+"""Loss functions of training. LPIPS, the perceptual loss, can also be used on its own.
 
-from pivq_jax.losses.perceptual import load_lpips, lpips, lpips_distance, lpips_features
+Public names are in the modules named here, which this package does not import: the functions need
+none of the packages that read weights.
+"""
 
-__all__ = ["load_lpips", "lpips", "lpips_distance", "lpips_features"]
+__all__ = ["lpips_weights", "perceptual"]

@@ -13,12 +13,13 @@ as int32, in canonical order. ValueError is raised for wrong shapes and for code
 integers.
 """
 
-from pivq_jax.sampling.capacity import capacity
+from pivq_jax.codes.capacity import capacity
+from pivq_jax.codes.pairing import pair_codes
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.sampling.choice import choose_pairs
 from pivq_jax.sampling.edit import Labels
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.meaning import Meaning, informative_codes
-from pivq_jax.sampling.pairing import pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
@@ -28,7 +29,6 @@ from pivq_jax.sampling.recombine import (
     recombine_at_random,
     recombine_many,
 )
-from pivq_jax.sampling.space import CodeSpace
 
 __all__ = [
     "CodeSpace",

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.codes.exchange import beside_hyperplane
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.sampling.lift import improve_exchange
-from pivq_jax.sampling.pairing import rank_of_pairs
 from pivq_jax.sampling.prior import Prior, pseudo_likelihood
-from pivq_jax.sampling.space import CodeSpace
 
 # By which share log lifts may change the smaller part, exchanged or kept. With a quarter, sets are
 # far more plausible, and images as new as before; with a half, less new
@@ -44,20 +44,15 @@ def choose_pairs(
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
     """
-    images, paired = jnp.arange(len(codes_a)), codes_a != partners
-    pairs = paired.sum(-1, keepdims=True)
+    images = jnp.arange(len(codes_a))
 
     def side_of_hyperplane(key: jax.Array) -> jax.Array:
         """The pairs on one side of a random hyperplane, improved with log lifts: bool [B, N]."""
-        middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-        keys = jax.vmap(partial(jax.random.fold_in, key))(images)
-        size = codebook.shape[1:]
-        normals = jax.vmap(lambda own: jax.random.normal(own, size, jnp.float32))(keys)
-        score = jnp.einsum("bnd,bd->bn", middles, normals, precision=jax.lax.Precision.HIGHEST)
-        exchanged = paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
+        exchanged = beside_hyperplane(codes_a, partners, codebook, key, fraction)
         if lift is None:
             return exchanged
-        slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
+        pairs = (codes_a != partners).sum(-1)
+        slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs)
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
         return improve(codes_a, partners, exchanged, lift, slack)
 

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.sampling.prior import Prior
-from pivq_jax.sampling.space import CodeSpace
 
 # V, in units of squared differences of pixels in [0, 1]. It is more than reconstructions err, as
 # errors of neighbouring pixels are alike.

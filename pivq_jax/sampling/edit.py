@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.labels import is_known
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.space import CodeSpace
 
 LIFT_WEIGHT, WANTED_WEIGHT, KEPT_WEIGHT = 1 / 3, 2.0, 0.5
 # Smaller differences of p(value | code) and p(value) are often chance.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pivq_jax.sampling.space import CodeSpace
+from pivq_jax.codes.space import CodeSpace
 
 BLOCK = 1_024  # number of images counted at once
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.labels import is_known
-from pivq_jax.sampling.space import CodeSpace
 
 
 class Meaning(NamedTuple):

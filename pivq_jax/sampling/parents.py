@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.space import CodeSpace
 
 
 def random_parents(key: jax.Array, count: int, size: int, parents: int = 2) -> jax.Array:

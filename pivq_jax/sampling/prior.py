@@ -21,10 +21,10 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.model.layers import Block
 from pivq_jax.model.primitives import LayerNorm, dense
-from pivq_jax.sampling.space import CodeSpace
 
 
 class SetPrior(nn.Module):

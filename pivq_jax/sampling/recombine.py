@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pivq_jax.codes.pairing import pair, pair_codes, rank_of_pairs
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
-from pivq_jax.sampling.pairing import pair, pair_codes, rank_of_pairs
 from pivq_jax.sampling.parents import near_parents
 from pivq_jax.sampling.prior import Prior
-from pivq_jax.sampling.space import CodeSpace
 
 
 def recombine(

@@ -1,23 +1,22 @@
-"""What a config needs: data, the weights of the perceptual loss, networks."""
-
-from functools import partial
+"""What a config needs: data, the weights of the perceptual loss."""
 
 import jax
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import check_same_arrays, map_over_batch, replicated
-from pivq_jax.common.weights import Params
+from pivq_jax.common.parallel import check_alike, check_same_arrays, replicated
+from pivq_jax.common.params import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset, load_dataset
-from pivq_jax.losses.perceptual import load_lpips
-from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.losses.lpips_weights import load_lpips
 
 __all__ = ["dataset_from_config"]
 
 
 def dataset_from_config(config: Config) -> Dataset:
     """Builds or opens the data set of a config, with at least two training images.
+
+    All processes must call this, and all fail if they have other images.
 
     Raises:
         InputError: if the data is missing or damaged, or has fewer than two training images; see
@@ -31,6 +30,8 @@ def dataset_from_config(config: Config) -> Dataset:
             f"{data.path or data.name} has {total} images, only {count} of them for training, too"
             " few to recombine two: add images"
         )
+    if jax.process_count() > 1:
+        check_alike({"data": dataset.identity}, "copy the data again")
     return dataset
 
 
@@ -48,8 +49,3 @@ def load_networks(config: Config, mesh: Mesh) -> dict[str, Params]:
     remedy = "give loss.perceptual_weights as the same file to all"
     check_same_arrays("weights of the perceptual loss", networks, remedy)
     return jax.device_put(networks, replicated(mesh))
-
-
-def model_from_config(config: Config, mesh: Mesh) -> PIVQ:
-    """Builds the networks of a config, which match the images of each device on that device."""
-    return pivq_from_config(config, partial(map_over_batch, mesh=mesh))

@@ -7,7 +7,6 @@ import glob
 import heapq
 import logging
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from jax.sharding import Mesh
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, sync_tree
 from pivq_jax.common.parallel import from_first_process, max_over_processes, shardings_of
-from pivq_jax.common.retry import DELAYS, causes, may_pass, say_again, tensorstore_status
+from pivq_jax.common.storage import causes, may_pass, tensorstore_status
 
 # Key in `progress`; higher is better. A checkpoint without a score is never among the best.
 SCORE = "score"
@@ -144,8 +143,8 @@ class Checkpoints:
         `state` has the wanted shapes; a dictionary of some fields of the state restores only these.
         A damaged checkpoint is reported and the one before it used; unless `read_only`, it is then
         renamed to `<step>.damaged`. InputError if none is whole. A read that fails for another
-        reason, such as a timeout, says nothing about the checkpoint: it is repeated, and ends in an
-        OSError, with nothing changed.
+        reason, such as a timeout, says nothing about the checkpoint: it ends in an OSError, with
+        nothing changed.
         """
         kept = self.steps()
         if step is not None and step not in kept:
@@ -195,25 +194,19 @@ class Checkpoints:
         All processes agree. Raises OSError if storage does not give it to all of them; any other
         error is a bug, or a lack of memory.
         """
-        what = f"the checkpoint of step {step} in {self.directory}"
-        for delay in (*DELAYS, None):
-            outcome, reason = _Outcome.READ, "another process cannot read it"
-            try:
-                value = self._reader.restore(self.directory / str(step), args=items)
-            except Exception as error:
-                outcome, reason = _judge(error), brief(error)
-            worst = max_over_processes(outcome)
-            if worst == _Outcome.READ:
-                return value, ""
-            if worst == _Outcome.DAMAGED:
-                return None, reason
-            if worst == _Outcome.FAILED or delay is None:
-                break
-            say_again(what, reason, delay)
-            time.sleep(delay)
+        outcome, reason = _Outcome.READ, "another process cannot read it"
+        try:
+            value = self._reader.restore(self.directory / str(step), args=items)
+        except Exception as error:
+            outcome, reason = _judge(error), brief(error)
+        worst = max_over_processes(outcome)
+        if worst == _Outcome.READ:
+            return value, ""
+        if worst == _Outcome.DAMAGED:
+            return None, reason
         raise OSError(
-            f"{what} cannot be read ({reason}); it may be whole and stays; the same command tries"
-            " again"
+            f"the checkpoint of step {step} in {self.directory} cannot be read ({reason}); it may"
+            " be whole and stays; the same command tries again"
         )
 
     def set_aside(self, step: int) -> bool:
@@ -311,8 +304,7 @@ class _Outcome(enum.IntEnum):
 
     READ = 0
     DAMAGED = 1
-    MAY_PASS = 2
-    FAILED = 3
+    FAILED = 2
 
 
 # What Orbax raises for damage: a file or an entry is missing; a file cannot be parsed, or
@@ -325,7 +317,7 @@ _OF_CONTENTS = {"DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT", ""
 def _judge(error: Exception) -> _Outcome:
     """What an exception of Orbax says about a checkpoint. Raises it again if it says nothing."""
     if may_pass(error):
-        return _Outcome.MAY_PASS
+        return _Outcome.FAILED
     for each in causes(error):
         is_other = isinstance(each, OSError) and not isinstance(each, FileNotFoundError)
         if is_other or tensorstore_status(each) not in _OF_CONTENTS:  # such as missing permission

@@ -16,7 +16,7 @@ from pivq_jax.common import parallel
 from pivq_jax.common.cost import LOSSES, PEAKS, Cost
 from pivq_jax.common.json_lines import LOG, METRICS, read_lines
 from pivq_jax.config.fields import Config
-from pivq_jax.losses.perceptual import weight_shapes
+from pivq_jax.losses.lpips_weights import weight_shapes
 from pivq_jax.training.build import networks_of
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Steps

@@ -21,9 +21,14 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket, write_atomically
+from pivq_jax.common.files import (
+    ignore_bucket_errors,
+    is_remote,
+    name_file_in_errors,
+    write_atomically,
+)
 from pivq_jax.common.json_lines import LOG, METRICS, JsonLines
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.pictures import encode_png
 from pivq_jax.training.cost import Clock
 
@@ -100,7 +105,7 @@ class TrainingLog:
         self._call(self._lines.append, record)
         self._track(step, "train", record)
         eta = format_duration((self._total_steps - step) / statistics.median(self._speeds))
-        say(
+        print_once(
             f"step {step:>6}/{self._total_steps}  loss {metrics['loss']:.4f}  "
             f"PSNR {metrics['psnr']:5.2f} dB  {speed * batch_size:6.1f} images/s  ETA {eta}"
         )
@@ -115,7 +120,7 @@ class TrainingLog:
         self._track(step, "evaluation", {**record, **pictures})
         self.flush()
         listed = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        say(
+        print_once(
             f"step {step:>6}/{self._total_steps}  evaluated: {listed}  in {seconds:.1f} s,"
             f" all so far {share:.1%} of the time"
         )
@@ -274,8 +279,8 @@ class ProfilerTrace:
             return
         jax.block_until_ready(pending)
         jax.profiler.stop_trace()
-        with self._running as local, outlive_bucket(self._directory):
+        with self._running as local, ignore_bucket_errors(self._directory):
             for file in filter(Path.is_file, Path(local).rglob("*")):
                 write_atomically(self._directory / file.relative_to(local), file.read_bytes())
-            say(f"profile of steps {self._first} to {self._last} in {self._directory}")
+            print_once(f"profile of steps {self._first} to {self._last} in {self._directory}")
         self._running = None

@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 from pivq_jax.common import parallel
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import outlive_bucket, write_json
-from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import say
+from pivq_jax.common.files import ignore_bucket_errors, write_json
+from pivq_jax.common.lock import DirectoryLock, lock_directory
+from pivq_jax.common.memory import malloc_hint
+from pivq_jax.common.parallel import print_once
+from pivq_jax.common.params import Params
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
-from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
@@ -84,12 +85,11 @@ def train(
     check_log(workdir, tracker)
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
-    with parallel.alone_in(workdir) as lock:
+    with lock_directory(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial)
         remedy = "give --init_from with the same file to all"
         parallel.check_same_arrays("weights to begin with", arrays or {}, remedy)
         dataset = dataset_from_config(config)
-        parallel.check_alike({"data": dataset.identity}, "copy the data again")
         mesh = parallel.make_mesh(config.mesh.fsdp)
         networks = load_networks(config, mesh)
         steps = Steps(config, mesh)
@@ -116,7 +116,7 @@ def train(
                 if step:
                     planned = Config.of_model(read_config(workdir))
                     check_phases(config, planned, step)
-                    _say_schedule(config, planned.train.steps, step)
+                    _print_schedule(config, planned.train.steps, step)
                 _write_config(config, workdir, arrays)
             if step < config.train.steps:
                 _loop(run, state, clock, tracker)
@@ -137,7 +137,7 @@ def _initial_arrays(
             " or choose another --workdir"
         )
     if initial:
-        say(
+        print_once(
             f"{workdir} has its own checkpoint, of step {newest}, from which it goes on; for a new"
             " run from other weights choose another --workdir"
         )
@@ -164,21 +164,21 @@ def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
             f"{run.workdir} was trained on other data ({trained_on}) than is given now"
             f" ({identity}): give the data that it began with, or choose another --workdir"
         )
-    say(f"resuming from step {int(state.step)} in {run.workdir}")
+    print_once(f"resuming from step {int(state.step)} in {run.workdir}")
     if (order := progress.get("order", shuffle_version())) != shuffle_version():
-        say(
+        print_once(
             f"the order of the images may change from here on: it was that of {order}, and"
             f" {shuffle_version()} is installed"
         )
     return state, progress
 
 
-def _say_schedule(config: Config, planned: int, step: int) -> None:
+def _print_schedule(config: Config, planned: int, step: int) -> None:
     """Says what changes for a run that was planned for fewer steps."""
     steps = config.train.steps
     if planned < steps:
         before, now = (learning_rate_schedule(config.optimizer, n)(step) for n in (planned, steps))
-        say(
+        print_once(
             f"train.steps is raised from {planned} to {steps}: from step {step} on, the schedule is"
             f" that of {steps} steps, with a learning rate of {float(now):.3g} instead of"
             f" {float(before):.3g}, which falls to 0"
@@ -189,7 +189,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
     """Trains to the last step from `state`, on which the time of `clock` was spent."""
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     every = config.evaluate.every
-    _say_opening(run, state, first_step)
+    _print_opening(run, state, first_step)
     # Checkpoints are written by all processes, everything else by the first.
     log = None
     if jax.process_index() == 0:
@@ -215,7 +215,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
             phase = phase_at(config, step)
             compiles = step == first_step or phase != phase_at(config, step - 1)
             if compiles:  # in silence, for minutes on a slow machine
-                say(f"step {step:6}: compiling the {phase.name.lower()} training step")
+                print_once(f"step {step:6}: compiling the {phase.name.lower()} training step")
             what = opening if step == first_step else "start"
             with clock.on(what, state) if compiles else contextlib.nullcontext():
                 state = _initialize_or_revive_codebook(run, state, step, images)
@@ -242,12 +242,12 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 check_finite(run, completed, metrics)
             if saves:
                 # A preempted process may have only 30 seconds left, and k-means can take longer.
-                in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
+                urgent = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
                 if log:
                     log.flush()  # steps before a checkpoint are not logged again
                 with clock.on("checkpoints", state):
                     progress = clock.progress()  # without the time that this takes
-                    state = _save(run, state, completed, phase, progress, in_haste)
+                    state = _save(run, state, completed, phase, progress, urgent)
                 kept_step = completed
             # After the checkpoint, so that a failing evaluation does not lose it.
             if measures and clock.allows(config.evaluate.share):
@@ -263,22 +263,24 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                     run.checkpoints.wait()  # while signals are still handled
                 cost = clock.cost(completed, config.train.batch_size, run.mesh)
                 for line in cost_table({"run": cost}).splitlines():
-                    say(line)
+                    print_once(line)
                 if stop := stop or stop_asked():  # one may have come since the last step
                     raise Interrupted(stop, completed)
-    say(f"trained in {format_duration(clock.seconds())}")
+    print_once(f"trained in {format_duration(clock.seconds())}")
 
 
-def _say_opening(run: Run, state: TrainState, first_step: int) -> None:
+def _print_opening(run: Run, state: TrainState, first_step: int) -> None:
     """Says what will be trained, on what and where the log is."""
     count = sum(x.size for x in jax.tree.leaves(state.params))
-    say(
+    print_once(
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {run.config.train.steps}, log in {run.workdir}"
     )
+    if hint := malloc_hint(jax.default_backend()):
+        print_once(hint)
     profile = run.config.profile
     if profile.steps and first_step > profile.first_step:
-        say(
+        print_once(
             f"no profile is recorded: step {first_step} is past profile.first_step ="
             f" {profile.first_step}"
         )
@@ -314,7 +316,7 @@ def _initialize_or_revive_codebook(
         started = time.perf_counter()
         state = _initialize_codebook(run, state, state.params, step)
         count = settings.init_batches * run.config.train.batch_size * run.config.model.num_codes
-        say(
+        print_once(
             f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
             f" over {count:,} latents in {time.perf_counter() - started:.1f} s"
         )
@@ -325,7 +327,7 @@ def _initialize_or_revive_codebook(
     ):
         state, revived = run.steps.revive(state, images)
         if int(revived):
-            say(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
+            print_once(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
     return state
 
 
@@ -342,20 +344,22 @@ def _initialize_codebook(run: Run, state: TrainState, params: Params, step: int)
 
 
 def _save(
-    run: Run, state: TrainState, step: int, phase: Phase, progress: dict[str, Any], in_haste: bool
+    run: Run, state: TrainState, step: int, phase: Phase, progress: dict[str, Any], urgent: bool
 ) -> TrainState:
     """Starts to write a checkpoint, and returns the state to continue with.
 
-    Before the codebook's start, unless `in_haste`, one is fitted to the latents of the averaged
+    Before the codebook's start, unless `urgent`, one is fitted to the latents of the averaged
     weights, so that the checkpoint is a model that can be used; training does not depend on it.
     """
     quantized = phase > Phase.CONTINUOUS
     codebook = "trained" if quantized else "none"
-    if not quantized and not in_haste:
-        say(f"step {step:>6}: fitting a codebook to the checkpoint by k-means, perhaps for minutes")
+    if not quantized and not urgent:
+        print_once(
+            f"step {step:>6}: fitting a codebook to the checkpoint by k-means, perhaps for minutes"
+        )
         state = _initialize_codebook(run, state, state.ema_params, step)
         codebook = "fitted"
-    if quantized and run.config.checkpoints.keep_best and not in_haste:
+    if quantized and run.config.checkpoints.keep_best and not urgent:
         originals, reconstructions = map(jnp.asarray, reconstruct_validation(run, state, phase))
         progress[SCORE] = float(jnp.mean(psnr(reconstructions, originals, 255.0)))
     progress |= {"data": run.dataset.identity, "order": shuffle_version(), "codebook": codebook}
@@ -394,7 +398,7 @@ def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
     if jax.process_index() == 0:
         picture = reconstruction_grid(originals[:16], reconstructions[:16])
         path = run.workdir / "pictures" / f"step_{step:06}.png"
-        with outlive_bucket(path):
+        with ignore_bucket_errors(path):
             save_png(path, picture)
 
 

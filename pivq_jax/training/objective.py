@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jax import value_and_grad
 from jax.sharding import Mesh
 
-from pivq_jax import sampling
+from pivq_jax.codes.exchange import exchange_half
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch
+from pivq_jax.common.params import Params
 from pivq_jax.common.psnr import psnr
-from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES
 from pivq_jax.losses import adversarial, perceptual
@@ -23,9 +24,8 @@ from pivq_jax.losses.adversarial import views
 from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.terms import pixel_loss, variance_loss
 from pivq_jax.model.discriminator import Discriminator
-from pivq_jax.model.pivq import PIVQ
+from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import Quantized
-from pivq_jax.training.build import model_from_config
 from pivq_jax.training.recombination import nearest_patch_loss
 
 Metrics = dict[str, jax.Array]
@@ -96,9 +96,9 @@ def recombination_factor(config: Config, step: jax.typing.ArrayLike) -> jax.Arra
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: sampling.CodeSpace) -> jax.Array:
+def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: CodeSpace) -> jax.Array:
     """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
-    return jax.vmap(partial(sampling.recombine, space, codebook))(*pairs)
+    return jax.vmap(partial(exchange_half, space, codebook))(*pairs)
 
 
 class Gradients(NamedTuple):
@@ -130,8 +130,8 @@ class Objective:
 
     @cached_property
     def model(self) -> PIVQ:
-        """The autoencoder."""
-        return model_from_config(self.config, self.mesh)
+        """The autoencoder, which matches the images of each device on that device."""
+        return pivq_from_config(self.config, partial(map_over_batch, mesh=self.mesh))
 
     @cached_property
     def discriminator(self) -> Discriminator:
@@ -234,7 +234,7 @@ class Objective:
         half = indices.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
         a, b = indices[:half], indices[half : 2 * half]
-        space = sampling.CodeSpace.of(self.config)
+        space = CodeSpace.of(self.config)
         recombine = map_over_batch(partial(recombine_pairs, space=space), self.mesh)
         mixed = recombine((a, b, jax.random.split(key, half)), codebook)
         decoded: jax.Array = self.apply(params, codebook[mixed], method="decode_vectors")

@@ -18,7 +18,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from pivq_jax.common.weights import Params
+from pivq_jax.common.params import Params
 from pivq_jax.config.sections import OptimizerConfig, step_at
 
 # Root mean square of the entries of an update before the learning rate, as for AdamW in practice
@@ -102,14 +102,16 @@ def orthogonalize(
         updates: optax.Updates, state: optax.EmptyState, params: Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
         leaves, tree = jax.tree.flatten(updates)
-        upright = [_upright(leaf) for leaf in leaves]
+        matrices = [_tall_matrix(leaf) for leaf in leaves]
         groups = collections.defaultdict(list)  # indices of the leaves of each shape
-        for number, matrix in enumerate(upright):
+        for number, matrix in enumerate(matrices):
             groups[matrix.shape].append(number)
         for numbers in groups.values():
-            stack = jnp.stack([upright[number].astype(dtype) for number in numbers])
+            stack = jnp.stack([matrices[number].astype(dtype) for number in numbers])
             with jax.named_scope("muon"):  # for profiles
-                stack = newton_schulz(stack) if mesh is None else _shared_out(stack, mesh)
+                stack = (
+                    newton_schulz(stack) if mesh is None else _newton_schulz_sharded(stack, mesh)
+                )
             for number, matrix in zip(numbers, stack, strict=True):
                 kernel = leaves[number]
                 is_wide = kernel.size < kernel.shape[-1] ** 2
@@ -120,8 +122,8 @@ def orthogonalize(
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-def _upright(kernel: jax.Array) -> jax.Array:
-    """A kernel [..., outputs] as a matrix with no fewer rows than columns.
+def _tall_matrix(kernel: jax.Array) -> jax.Array:
+    """Reshapes a kernel [..., outputs] to a matrix with no fewer rows than columns.
 
     It is transposed if need be, with which the iterations commute.
     """
@@ -157,7 +159,7 @@ def _factor(gram: jax.Array) -> jax.Array:
     return A * jnp.eye(gram.shape[-1]) + B * gram + C * gram @ gram
 
 
-def _shared_out(stack: jax.Array, mesh: Mesh) -> jax.Array:
+def _newton_schulz_sharded(stack: jax.Array, mesh: Mesh) -> jax.Array:
     """`newton_schulz(stack)`, [count, rows, columns], distributed over the devices."""
     count, split = len(stack), stack_sharding(stack.shape, mesh)
     whole = NamedSharding(split.mesh, PartitionSpec())

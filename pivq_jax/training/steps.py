@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import over_batch, replicated, shardings_of
-from pivq_jax.common.weights import Params
+from pivq_jax.common.params import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.model.k_means import initial_codebook

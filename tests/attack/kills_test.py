@@ -108,22 +108,22 @@ def test_a_prior_killed_three_times(commands, tiny_run, tmp_path):
     sizes = {"steps": 60, "width": 16, "depth": 1, "heads": 2, "batch_size": 8}
     fields = [f"--config.prior.{name}={value}" for name, value in sizes.items()]
     whole, workdir = (shutil.copytree(tiny_run.workdir, tmp_path / name) for name in ("a", "b"))
-    arguments = [*tiny_run.arguments[:-1], *fields, "--mode=train_prior"]
-    seconds = run(commands, *arguments, f"--workdir={whole}")
+    arguments = [*tiny_run.arguments[:-1], *fields, "train"]
+    seconds = run(commands, *arguments, f"--workdir={whole}", module="prior")
 
     def names() -> set[str]:
         return {n for _, folders, files in os.walk(workdir) for n in (*folders, *files)}
 
     rng, made, killed = random.Random(40), names(), 0
     while killed < 3:
-        command = commands.start(*arguments, f"--workdir={workdir}")
+        command = commands.start(*arguments, f"--workdir={workdir}", module="prior")
         if kill(command, lambda: names() != made, rng.uniform(0, seconds / 2)):
             killed += 1
         else:  # it came to its end: from the start again, and sooner
             seconds /= 2
             shutil.rmtree(workdir)
             shutil.copytree(tiny_run.workdir, workdir)
-    run(commands, *arguments, f"--workdir={workdir}")
+    run(commands, *arguments, f"--workdir={workdir}", module="prior")
     found, expected = pivq_jax.load(workdir).prior, pivq_jax.load(whole).prior
     assert found.bits == expected.bits and found.finished and expected.finished
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)

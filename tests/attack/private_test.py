@@ -16,9 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pivq_jax import codec
+from pivq_jax.codec.__main__ import COMMANDS as codec_commands
 from pivq_jax.common.hub import WEIGHTS
 from pivq_jax.config import load_config
+from pivq_jax.config.fields import all_fields
+from pivq_jax.edits.__main__ import COMMANDS as edits_commands
 from pivq_jax.interop.safetensors_file import pack_model
+from pivq_jax.main import MODES
+from pivq_jax.prior.__main__ import COMMANDS as prior_commands
 from tests.conftest import ROOT, TINY
 from tests.parameters import make_model
 
@@ -58,18 +64,26 @@ def private(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=[("published", "image_folder"), ("run", "tfds")], ids=str)
 def folder(request, private, tmp_path_factory) -> Path:
-    """A published model whose two descriptions name the user's files."""
+    """A published model whose two descriptions name the user's files wherever they have a text.
+
+    Texts that are one of a few, and numbers, are those of published_test.py.
+    """
     place = tmp_path_factory.mktemp("hub") / "model"
     form, data = request.param
-    hostile = {
+    texts = {
+        field.name: str(private / "weights.safetensors")
+        for field in all_fields()
+        if field.type is str and (field.limit is None or field.limit.holds("/"))
+    }
+    assert texts.keys() >= {"name", "data.path", "loss.perceptual_weights"}
+    hostile = texts | {
+        "name": "../../mine",  # which is said, as a name
         "data.name": data,
         "data.image_size": 32,  # the smallest that the losses allow
         "model.patch_size": 8,
         "data.path": str(private / "pictures"),
         "data.group": "(([a-z_0-9]+)+)!",
         "loss.perceptual": 1.0,
-        "loss.perceptual_weights": str(private / "weights.safetensors"),
-        "evaluate.features_path": str(private / "weights.safetensors"),
         "evaluate.batch_size": 4,
         "sample.count": 4,
     }
@@ -83,31 +97,57 @@ def folder(request, private, tmp_path_factory) -> Path:
     held = {"format_version": 1, **description} if form == "published" else config
     text = json.dumps(held if isinstance(held, dict) else held.to_dict())
     (place / "config.json").write_text(text)
+    codec.write(place / "codes.pivq", model, parents[:3], ["a.png", "b.png", "c.png"])
     return place
 
 
-def guarded(
-    commands: Any, folder: Path, tmp_path: Path, *arguments: str, module: str = "pivq_jax.main"
-) -> str:
+def guarded(commands: Any, folder: Path, tmp_path: Path, module: str, *arguments: str) -> str:
     allowed = (*SYSTEM, *map(str, (folder, tmp_path, commands.directory)))
     return GUARD.format(allowed=allowed, arguments=["", *arguments], module=module)
 
 
+MAIN, CODEC, EDITS, PRIOR = (f"pivq_jax.{name}" for name in ("main", "codec", "edits", "prior"))
+EXPLORE, CONVERT = "pivq_jax.explore", "pivq_jax.convert"
 OPENED = "--pretrained={folder}"
 FIELD = [OPENED, "--config.seed=3"]  # starts from the folder's config
-COMMANDS = {
-    "evaluate": [*FIELD, "--mode=evaluate"],
-    "sample": [*FIELD, "--mode=sample"],
-    "interpolate": [*FIELD, "--mode=interpolate"],
-    "edit": [*FIELD, "--mode=edit", "--set=hair=bun"],
-    "complete": [*FIELD, "--mode=complete"],
-    "complete, no field": [OPENED, "--mode=complete"],
-    "reconstruct": [*FIELD, "--mode=reconstruct", "--input={own}", "--output={new}"],
-    "compress": ["compress", *FIELD, "--input={own}", "--output={new}.pivq"],
-    "train": ["--config={folder}", "--workdir={new}"],
-    "train from it": ["--config={folder}", "--init_from={folder}", "--workdir={new}"],
-    "convert": ["--from={folder}", "--to={new}/model.onnx"],
+WRITES = ["--input={own}", "--output={new}"]
+# What opens a published model: a program, and its arguments; and those that are refused.
+COMMANDS: dict[str, tuple[str, list[str]]] = {
+    "evaluate": (MAIN, [*FIELD, "--mode=evaluate"]),
+    "sample": (MAIN, [*FIELD, "--mode=sample"]),
+    "sample to a folder": (MAIN, [*FIELD, "--mode=sample", "--output={new}"]),
+    "interpolate": (MAIN, [*FIELD, "--mode=interpolate"]),
+    "edit": (EDITS, ["edit", *FIELD, "--set=hair=bun"]),
+    "edit of images": (EDITS, ["edit", *FIELD, "--set=hair=bun", *WRITES]),
+    "complete": (EDITS, ["complete", *FIELD]),
+    "complete, no field": (EDITS, ["complete", OPENED]),
+    "reconstruct": (MAIN, [*FIELD, "--mode=reconstruct", *WRITES]),
+    "train a prior": (PRIOR, ["train", "--config={folder}", "--workdir={new}"]),
+    "sample its prior": (PRIOR, ["sample", *FIELD]),
+    "evaluate its prior": (PRIOR, ["evaluate", *FIELD]),
+    "compress": (CODEC, ["compress", *FIELD, "--input={own}", "--output={new}.pivq"]),
+    "decompress": (
+        CODEC,
+        ["decompress", *FIELD, "--input={folder}/codes.pivq", "--output={new}"],
+    ),
+    "train": (MAIN, ["--config={folder}", "--workdir={new}"]),
+    "train where its name says": (MAIN, ["--config={folder}"]),
+    "train from it": (MAIN, ["--config={folder}", "--init_from={folder}", "--workdir={new}"]),
+    "convert": (CONVERT, ["--from={folder}", "--to={new}/model.onnx"]),
 }
+# And all that train. The model has no prior.
+REFUSED = ("evaluate", "edit", "edit of images", "sample its prior", "evaluate its prior")
+
+
+def test_every_command_is_here():
+    used = [(module, argument) for module, given in COMMANDS.values() for argument in given]
+    for module, names in (
+        (CODEC, codec_commands),
+        (EDITS, edits_commands),
+        (PRIOR, prior_commands),
+    ):
+        assert {(module, name) for name in names} <= {*used}
+    assert {(MAIN, f"--mode={mode}") for mode in MODES if mode != "train"} <= {*used}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -117,18 +157,18 @@ def test_nothing_of_the_user_is_opened(commands, folder, small_folder, tmp_path,
     for i in range(3):
         (own / f"{i}.png").write_bytes((small_folder / f"{i}.png").read_bytes())
     places = {"folder": folder, "own": own, "new": tmp_path / "new"}
-    arguments = [argument.format(**places) for argument in COMMANDS[name]]
-    module = {"convert": "convert", "compress": "codec"}.get(name, "main")
-    code = guarded(commands, folder, tmp_path, *arguments, module=f"pivq_jax.{module}")
+    module, given = COMMANDS[name]
+    arguments = [argument.format(**places) for argument in given]
+    code = guarded(commands, folder, tmp_path, module, *arguments)
     done = commands.run(code=code, directory=tmp_path)
     assert done.code in (0, 2) and "private" not in done.stdout + done.stderr, done
-    refused = ("evaluate", "edit", "train", "train from it")
-    assert (done.code == 2) == (name in refused), done
+    assert (done.code == 2) == (name in REFUSED or name.startswith("train")), done
 
 
 def test_nothing_of_the_user_is_served(commands, folder, tmp_path):
-    code = guarded(commands, folder, tmp_path, *FIELD, "--port=0", module="pivq_jax.explore")
-    command = commands.start(code=code.replace("{folder}", str(folder)), directory=tmp_path)
+    arguments = [argument.format(folder=folder) for argument in [*FIELD, "--port=0"]]
+    code = guarded(commands, folder, tmp_path, EXPLORE, *arguments)
+    command = commands.start(code=code, directory=tmp_path)
     output = commands.directory / f"{commands._count}.stdout"
 
     def asked() -> bool:
@@ -150,6 +190,7 @@ def test_nothing_of_the_user_is_served(commands, folder, tmp_path):
 def test_the_guard_sees_what_the_user_names(commands, folder, private, tmp_path):
     """With its path typed, the same command opens the folder, and ends."""
     named = f"--config.data.path={private / 'pictures'}"
-    code = guarded(commands, folder, tmp_path, f"--pretrained={folder}", named, "--mode=complete")
+    given = ["complete", f"--pretrained={folder}", named]
+    code = guarded(commands, folder, tmp_path, EDITS, *given)
     done = commands.run(code=code, directory=tmp_path)
     assert done.code == 99 and f"opened {private / 'pictures'}" in done.stderr

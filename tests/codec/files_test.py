@@ -156,7 +156,7 @@ def test_files_by_a_prior_in_training_are_read_but_not_written(models, tmp_path)
     codec.write(path, model, some_codes("matching", 30), names(30), "prior")
     model = dataclasses.replace(model, prior=model.prior.replace(finished=False))
     np.testing.assert_array_equal(codec.read(path, model).codes, some_codes("matching", 30))
-    with pytest.raises(InputError, match=r"not trained to its end.*continue with --mode=train_pr"):
+    with pytest.raises(InputError, match=r"not trained to its end.*continue with pivq_jax.prior"):
         codec.write(tmp_path / "b", model, some_codes("matching", 30), names(30), "prior")
     assert not (tmp_path / "b").exists()
     codec.write(tmp_path / "b", model, some_codes("matching", 30), names(30), "short")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.command_line import exit_code
-from pivq_jax.common.parallel import alone_in
+from pivq_jax.common.lock import lock_directory
 from pivq_jax.data import align, prepare
 
 
@@ -67,7 +67,7 @@ def test_a_path_that_cannot_be_used_is_invalid_input(tmp_path, capsys):
         (lambda: loop.resolve(strict=True), "link"),
         (lambda: loop.read_text(), "link"),
         (lambda: long.exists() or long.read_text(), "give a shorter name"),
-        (lambda: alone_in(long).__enter__(), "give a shorter name"),
+        (lambda: lock_directory(long).__enter__(), "give a shorter name"),
         (lambda: (file / "x").read_text(), "part of this path is a file"),
         (lambda: tmp_path.read_text(), "is a folder"),
     ]

@@ -74,7 +74,7 @@ def test_characters_that_a_terminal_does_not_know_are_escaped(tmp_path):
 
 @pytest.mark.parametrize(
     "command, where, code, lines",
-    [("pivq_jax.main", "pipe", 141, 0), ("pivq_jax.data.cache", "full", 1, 1)],
+    [("pivq_jax.main", "pipe", 141, 0), ("pivq_jax.data.prepare", "full", 1, 1)],
 )
 def test_help_that_no_one_reads_ends_in_silence(command, where, code, lines):
     """`python -m pivq_jax.main --help | head -1`"""

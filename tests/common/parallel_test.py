@@ -17,9 +17,8 @@ from scipy.spatial.distance import cdist
 
 from pivq_jax.common import parallel
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.lock import DirectoryLock, lock_directory
 from pivq_jax.common.parallel import (
-    alone_in,
     join_processes,
     make_mesh,
     map_over_batch,
@@ -129,13 +128,6 @@ def check_devices_agree(
         codes, expected = np.array(result["codes"][name]), np.array(result["codes"]["1"])
         assert np.mean(codes == expected) >= 0.999, name
         assert quantized[name][0] == pytest.approx(quantized["1"][0], rel=1e-3), name
-
-
-@pytest.mark.slow
-def test_eight_devices_train_as_one_does(commands, faces, tiny_config, tmp_path):
-    fields = small_fields(tiny_config)
-    images = np.ascontiguousarray(faces[:, ::3, ::3])
-    check_devices_agree(commands, images, tmp_path, "image_folder", "smoke", fields, (8,))
 
 
 @pytest.mark.slow
@@ -414,35 +406,15 @@ def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     # Of this one, as if it were not the first, and of the first.
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(parallel, "from_first_process", lambda text: text or "InputError in use")
-    with pytest.raises(InputError, match="in use"), alone_in(tmp_path):
+    with pytest.raises(InputError, match="in use"), lock_directory(tmp_path):
         pass
     monkeypatch.undo()
     refused = pytest.raises(InputError, match=f"by process {os.getpid()}")
-    with DirectoryLock(tmp_path), refused, alone_in(tmp_path):
+    with DirectoryLock(tmp_path), refused, lock_directory(tmp_path):
         pass
-    with alone_in(tmp_path):
+    with lock_directory(tmp_path):
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def second_process(monkeypatch) -> Callable[[Callable[[], None], Callable[[], None]], None]:
-    """Runs a check as process 0 of two, then another one as process 1, which hears the first."""
-    sent: list[str] = []
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(parallel, "_from_process", lambda index, text: text)
-    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda x: np.array([x]))
-
-    def run(first: Callable[[], None], second: Callable[[], None]) -> None:
-        sent.clear()
-        monkeypatch.setattr(jax, "process_index", lambda: 0)
-        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
-        first()
-        monkeypatch.setattr(jax, "process_index", lambda: 1)
-        monkeypatch.setattr(parallel, "from_first_process", lambda text: sent[0])
-        second()
-
-    return run
 
 
 @pytest.mark.parametrize("length", [5, 99, 100, 101, 5_000])
@@ -477,12 +449,12 @@ def test_a_full_disk_is_no_mistake_in_the_input(tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
     monkeypatch.setattr("pivq_jax.common.lock.write_atomically", full_disk)
-    with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
+    with pytest.raises(OSError, match="No space left"), lock_directory(tmp_path):
         pass
     # In the other processes.
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(parallel, "from_first_process", lambda text: text or sent[0])
-    with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
+    with pytest.raises(OSError, match="No space left"), lock_directory(tmp_path):
         pass
 
 

@@ -137,20 +137,13 @@ except Interrupted as interrupted:
 """
 
 
-@pytest.mark.parametrize(
-    "number, codes",
-    [
-        (signal.SIGTERM, [143, 143]),
-        pytest.param(signal.SIGINT, [143, 130], marks=pytest.mark.slow),
-    ],
-)
-def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
+def test_several_processes_stop_at_one_step(commands, tmp_path):
     pair = start_pair(
         lambda index, how: commands.start(code=AGREE.format(how=how, index=index, folder=tmp_path))
     )
-    pair[1].kill_when(lambda: all((tmp_path / name).exists() for name in "01"), number)
+    pair[1].kill_when(lambda: all((tmp_path / name).exists() for name in "01"), signal.SIGTERM)
     done = [command.wait() for command in pair]
-    assert [one.code for one in done] == codes, [one.stderr for one in done]
+    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
     last = [one.stdout.splitlines()[-1] for one in done]
     assert last[0] == last[1] and last[0].startswith("stopped at step ")
 
@@ -202,7 +195,7 @@ def sample(task):
     parallel.max_over_processes(0)
     if jax.process_index() == 1:
         print("of the one that fails")
-        raise {error}("damaged")
+        raise InputError("damaged")
     parallel.max_over_processes(0)
 
 modes.sample, parallel.GRACE = sample, 1.0
@@ -211,14 +204,11 @@ main.run()
 """
 
 
-@pytest.mark.parametrize(
-    "error, code", [("InputError", 2), pytest.param("KeyError", 1, marks=pytest.mark.slow)]
-)
-def test_one_of_several_that_fails_does_not_wait_for_the_others(commands, error, code):
+def test_one_of_several_that_fails_does_not_wait_for_the_others(commands):
     started = time.monotonic()
-    pair = start_pair(lambda _, how: commands.start(code=FAIL.format(error=error, how=how)))
+    pair = start_pair(lambda _, how: commands.start(code=FAIL.format(how=how)))
     done = [command.wait() for command in pair]
     assert time.monotonic() - started < 200
-    assert done[1].code == code and "damaged" in done[1].stderr, done[1].stderr
+    assert done[1].code == 2 and "damaged" in done[1].stderr, done[1].stderr
     assert "of the one that fails\n" in done[1].stdout
     assert done[0].code != 0

@@ -42,20 +42,6 @@ def test_a_workdir_gives_the_config_of_its_run(tmp_path):
     assert Config.from_dict(changed.to_dict()).quantizer.noise == 0.5
 
 
-def test_a_workdir_of_another_version_gives_a_whole_config(tmp_path):
-    config = load_config("faces:smoke")
-    values = config.to_dict()
-    del values["profile"], values["train"]["picture_every"]
-    values["loss"]["colour"] = values["weather"] = 1.0
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    missing = {"train.picture_every": Config().train.picture_every}
-    assert load_config(str(tmp_path)) == config.with_fields(missing)
-    del values["model"]["width"]
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"^the config in .* no model: model\.width is missing$"):
-        load_config(str(tmp_path))
-
-
 def test_a_file_anywhere_needs_the_package_alone(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(MINE)

@@ -345,11 +345,6 @@ def test_names_in_no_encoding_are_names_too(tmp_path):
     assert sum(len(entries) for entries in listing.splits.values()) == 4
 
 
-def test_image_size_has_a_limit(tmp_path):
-    with pytest.raises(InputError, match="image_size is 4: it must be at least 8"):
-        load(fill(tmp_path / "faces", 3), tmp_path, image_size=4)
-
-
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     images, taken = tmp_path / "images", tmp_path / "taken"
     images.mkdir()

@@ -130,24 +130,12 @@ def test_a_single_pixel_is_enlarged(tmp_path):
     assert_color(load_image(path, 16), RED)
 
 
-def test_exif_orientation_is_applied(tmp_path):
-    pixels = np.full((16, 16, 3), 255, np.uint8)
-    pixels[:8] = 0  # dark above
-    exif = Image.Exif()
-    exif[0x0112] = 3  # turned by 180 degrees
-    path = save(tmp_path / "a.png", Image.fromarray(pixels), exif=exif)
-    image = load_image(path, 16)
-    assert_color(image[:8], WHITE)
-    assert_color(image[8:], (0, 0, 0))
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif"])
-def test_every_orientation_is_that_of_pillow(tmp_path, orientation, order, kind):
+def test_every_orientation_is_that_of_pillow(tmp_path, orientation, kind):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 12, 3), np.uint8))
     data = Image.Exif()
-    data.endian, data[0x0112] = order, orientation
+    data.endian, data[0x0112] = "<>"[orientation // 2 % 2], orientation
     path = save(tmp_path / f"a.{kind}", image, exif=data)
     whole = images.decode_whole(path, name="a")
     np.testing.assert_array_equal(whole, ImageOps.exif_transpose(Image.open(path)))
@@ -284,11 +272,3 @@ def test_images_without_a_reader_are_counted(monkeypatch):
 
 def test_images_that_are_read_are_not_among_the_unread():
     assert images._UNREAD.isdisjoint(images.EXTENSIONS) and ".jxl" in images._UNREAD
-
-
-def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
-    path = tmp_path / "a\x1b[2J\n.png"
-    path.write_bytes(b"no image")
-    with pytest.raises(InputError) as refusal:
-        load_image(path, 8)
-    assert r"a\x1b[2J\n.png" in str(refusal.value) and str(refusal.value).isprintable()

@@ -40,7 +40,6 @@ FIELDS = {
         # VGG16 takes no images below 16, so the report goes without what needs its features.
         ("celeba", 12),
         ("ffhq", 16),  # whose validation images are the test images
-        ("lfw", 16),  # which has no config of its own
     ],
 )
 def test_official_files_to_metrics(commands, sources, tmp_path, name, image_size):
@@ -61,8 +60,7 @@ def test_official_files_to_metrics(commands, sources, tmp_path, name, image_size
         "data.workers": 1,
     }
     chosen = [f"--config.{field}={value}" for field, value in fields.items()]
-    config = "faces" if name == "lfw" else name  # it has none of its own
-    command = [f"--config=configs/{config}.py:smoke", f"--workdir={workdir}", *chosen]
+    command = [f"--config=configs/{name}.py:smoke", f"--workdir={workdir}", *chosen]
     done = commands.run(*command)
     assert done.code == 0, done.stderr
     assert f"{train} training images" in done.stdout

@@ -192,9 +192,3 @@ def test_a_missing_package_is_named(monkeypatch):
         InputError, match=r"not installed: pip install dicebear-core==10.7.0 dicebear"
     ):
         toon_faces.check_renderer()
-
-
-@pytest.mark.slow
-def test_all_faces_are_distinct():
-    seeds = [seed for split in toon_faces.SPLIT_SIZES for seed in toon_faces.face_seeds(split)]
-    assert len({tuple(toon_faces.face_factors(seed).values()) for seed in seeds}) == 12_000

@@ -45,13 +45,6 @@ def test_what_float32_cannot_order_is_ordered():
     np.testing.assert_array_equal(chosen, np.sort(exact, axis=1)[:, :3])
 
 
-def test_copies_are_found_at_distance_zero():
-    pool = normal(0, 300, 32)
-    found = nearest_neighbours(pool[[7, 250, 3]], pool, 1)
-    np.testing.assert_array_equal(found.indices[:, 0], [7, 250, 3])
-    np.testing.assert_array_equal(found.distances, 0)
-
-
 def test_equal_distances_come_in_the_order_of_rows():
     pool = np.repeat(np.arange(5, dtype=np.float32), 3)[:, None]
     for k in (7, 9):  # also where not all equally far ones are among the nearest

@@ -193,12 +193,6 @@ def test_blocks_are_of_a_bounded_size_and_change_no_value(monkeypatch):
     assert prdc(real, fake, 5) == package(real, fake, 5)
 
 
-@pytest.mark.slow
-def test_equals_the_package_where_there_are_many_blocks():
-    real, fake = normal(0, 4000, 256), 0.95 * normal(1, 3000, 256)
-    assert prdc(real, fake, 5) == package(real, fake, 5)
-
-
 def test_fid_and_prdc_of_one_pair_of_sets_are_those_of_their_packages(pytorch_fid):
     real, fake = normal(0, 60, 8), 1.1 * normal(1, 50, 8) + np.float32(0.3)
     found = compare_features(real, fake, 3)

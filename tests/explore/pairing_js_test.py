@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pivq_jax import sampling
+from pivq_jax.codes.pairing import pair, rank_of_pairs
 from pivq_jax.model.quantizer import assign
 from pivq_jax.sampling import CodeSpace
-from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from tests.explore.node import run_js
 
 KINDS = ("matching", "nearest", "positional")

@@ -89,7 +89,7 @@ def test_recombined_codes_go_together_with_the_lift_of_many_images(trained_model
 
 
 def test_without_a_prior_none_recombines(trained_model):
-    with pytest.raises(ValueError, match="no prior: train one with --mode=train_prior"):
+    with pytest.raises(ValueError, match=r"no prior: train one with pivq_jax\.prior train"):
         trained_model.recombine(random_sets(0), random_sets(1), jax.random.key(0), prior=True)
 
 
@@ -248,7 +248,7 @@ def test_the_other_kinds(tiny_config, kind):
     assert set(np.asarray(model.sample(jax.random.key(0), 2)).flat) <= set(encoded.flat)
 
 
-def test_a_checkpoint_of_an_earlier_version_before_its_codebook_is_refused(trained, tmp_path):
+def test_a_checkpoint_without_a_codebook_is_refused(trained, tmp_path):
     text = (Path(trained.workdir) / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace('"init_at": 0.0', '"init_at": 0.667'))
     shutil.copytree(Path(trained.workdir) / "checkpoints", tmp_path / "checkpoints")

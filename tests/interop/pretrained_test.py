@@ -295,25 +295,15 @@ SPACE = CodeSpace(8, 32)
         ({"codes": np.zeros((3, 7), np.uint8)}, "is not of its model"),
         ({"codes": np.zeros((3, 8), np.uint8)}, "is not of its model"),  # they repeat
         ({"codes": np.full((3, 8), 32, np.uint8)}, "is not of its model"),  # beyond the last
-        ({"codes": np.zeros((3, 8), np.uint8), "ranks": np.zeros((3, 3), np.uint8)}, "does not"),
+        ({"codes": np.zeros((3, 8), np.uint8), "sets": np.zeros((3, 3), np.uint8)}, "does not"),
         ({"sets": np.zeros((3, 3), np.uint8)}, "does not hold the codes"),
-        ({"ranks": np.zeros((0, 3), np.uint8)}, "does not hold the codes"),
-        ({"ranks": np.zeros((3, 13), np.uint8)}, "is not of its model"),
-        ({"ranks": np.zeros((3, 3), np.int32)}, "is not of its model"),
-        ({"ranks": np.full((3, 3), 255, np.uint8)}, "is not of its model"),  # C(32, 8) has 24 bits
+        ({"codes": np.zeros((0, 8), np.uint8)}, "does not hold the codes"),
     ],
 )
 def test_damaged_parents_are_refused(tmp_path, arrays, message):
     safetensors.numpy.save_file(arrays, tmp_path / "parents")
     with pytest.raises(InputError, match=message):
         read_parents(tmp_path / "parents", SPACE)
-
-
-def test_parents_written_as_ranks_are_read(tiny_model, tmp_path):
-    safetensors.numpy.save_file({"ranks": SPACE.rank(tiny_model.parents)}, tmp_path / "parents")
-    parents, labels = read_parents(tmp_path / "parents", SPACE)
-    np.testing.assert_array_equal(parents, np.sort(tiny_model.parents))
-    assert parents.dtype == np.int32 and labels is None
 
 
 def test_parents_of_a_large_model_are_written_and_read_in_seconds(tmp_path):

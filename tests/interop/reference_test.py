@@ -16,13 +16,13 @@ from pivq_jax.config import Config
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, OptimizerConfig
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.interop.torch_model import PIVQ as Reference
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.objective import Objective, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import Steps, replace_codebook
 from tests.parameters import draw_like
-from tests.reference.model import PIVQ as Reference
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer

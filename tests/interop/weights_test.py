@@ -8,7 +8,7 @@ import pytest
 from pivq_jax.common.errors import InputError
 from pivq_jax.interop import from_torch, to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
-from tests.reference.model import PIVQ as Reference
+from pivq_jax.interop.torch_model import PIVQ as Reference
 
 VARIANTS = [
     {},

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -44,6 +45,37 @@ def test_bytes_that_each_device_sends():
         "all-to-all": pytest.approx(4 * 16 * 7 / 8),
         "collective-permute": pytest.approx(4 * 5),
     }
+
+
+HANGS = """
+import threading
+from launch.plan import watched
+watched("compiling", threading.Event().wait)
+"""
+
+
+@pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
+def test_a_signal_ends_a_compilation_in_one_line(number, name):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGS], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stderr and process.stderr.read(10) == b"\rcompiling"  # the bar
+    process.send_signal(number)
+    _, error = process.communicate(timeout=600)
+    assert process.returncode == 128 + number
+    assert error.decode().splitlines()[-1] == f"ended by {name}" and b"Traceback" not in error
+
+
+def test_what_is_watched_gives_its_result_or_its_error(capsys):
+    assert plan.watched("adding", lambda: 1 + 1) == 2
+    assert "adding: 00:00" in capsys.readouterr().err
+
+    def fails() -> None:
+        raise compiler.DoesNotFit(2 * compiler.GIB, compiler.GIB)
+
+    with pytest.raises(compiler.DoesNotFit):
+        plan.watched("adding", fails)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # Memory S(1) is that of the cores. A program of 4 KB arrays, x, and slices of 256 bytes.

@@ -222,6 +222,28 @@ def test_a_run_survives_an_outage_at_any_point(script):
 
 
 @pytest.mark.slow
+def test_after_its_hours_training_ends_with_a_checkpoint_and_the_slice_is_given_back(
+    script, monkeypatch
+):
+    monkeypatch.setenv("SECONDS", "7200")  # where bash begins to count
+    done = script("run", "--type=v5litepod-16", "--max_hours=2", codes=["143"])
+    assert done.code == 7, done.stderr
+    assert "2 hours are over (--max_hours)" in done.stderr and "resuming" not in done.stderr
+    assert done.verbs == [*LIFE[:-1], "ssh", "delete"]
+    (finish,) = (call[-1] for call in done.calls if "kill -TERM" in call[-1])
+    assert finish.endswith("flock --timeout 600 training true")
+    done = script("run", "--type=v5litepod-16", "--max_hours=3")
+    assert done.code == 0, done.stderr
+
+
+def test_a_request_is_not_waited_for_longer_than_the_hours(script, monkeypatch):
+    monkeypatch.setenv("SECONDS", "7200")
+    waits = [["queued-resources describe", "ERROR: NOT_FOUND", 1]]
+    waits += [["queued-resources describe", "WAITING_FOR_RESOURCES", 0]]
+    done = script("run", "--type=v5litepod-16", "--max_hours=2", answers=waits)
+    assert done.code == 7 and done.verbs == ["create", "delete"], done.stderr
+
+
 def test_a_slice_that_is_gone_is_lost_at_once(script):
     answers = [["tpu-vm describe", "NOT_FOUND: Resource was not found", 1]]
     done = script("run", "--type=v5litepod-16", "--resumes=1", answers=answers)
@@ -373,6 +395,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(script):
     [
         (["run"], "give --type=TYPE"),
         (["run", "--type=v9-8"], "the software for --type=v9-8 is not known here"),
+        (["run", "--type=v4-8", "--max_hours=x"], "--max_hours is a number from 1, not 'x'"),
         (["sing"], "unknown command sing: use run, create"),
         (["run", "--colour=red"], "unknown option --colour=red"),
         (["run", "--type=v4-8", "--name="], "give --name=NAME and --zone=ZONE"),

@@ -11,7 +11,8 @@ import torch
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import load_lpips, lpips, lpips_distance, lpips_features
+from pivq_jax.losses.lpips_weights import load_lpips
+from pivq_jax.losses.perceptual import lpips, lpips_distance, lpips_features
 
 jitted_lpips = jax.jit(lpips, static_argnames="network")
 jitted_features = jax.jit(lpips_features, static_argnames="network")

@@ -56,6 +56,29 @@ def test_squared_distances_are_float32_for_bfloat16_input():
     np.testing.assert_allclose(result, distances64(np.asarray(low, np.float32), codebook), 1e-4)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("n", [1, 31])
+def test_with_one_entry_to_spare_an_image_that_is_not_finite_spoils_no_other(n, dtype):
+    rng = np.random.default_rng(n)
+    latents, codebook = draw(n, b=7, n=n, k=n + 1)
+    latents[1, 0, 0], latents[3], latents[5, -1, 1] = np.nan, np.inf, -np.inf
+    latents[2], latents[4] = 3.0, codebook[rng.permutation(n)]  # all alike; an entry each
+    codebook[-1] = codebook[0]  # two that cannot be told apart
+    low = jnp.asarray(latents, dtype)
+    indices, converged = map(np.asarray, assign_matching(low, jnp.asarray(codebook)))
+    assert converged.tolist() == [i not in (1, 3, 5) for i in range(7)]
+    assert ((indices >= 0) & (indices <= n)).all()
+    costs = distances64(np.asarray(low, np.float64), codebook)
+    for cost, columns in zip(costs[converged], indices[converged], strict=True):
+        assert len({*columns.tolist()}) == n
+        rows, best = linear_sum_assignment(cost)
+        found, least = cost[rows, columns].sum(), cost[rows, best].sum()
+        assert found <= least + 1e-5 * max(1.0, cost.max())
+    mended = jnp.where(converged[:, None, None], low, 0)
+    others, _ = assign_matching(mended, jnp.asarray(codebook))
+    np.testing.assert_array_equal(others[converged], indices[converged])
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 5.0]))
 def test_matching_is_the_optimal_assignment_of_scipy(seed, scale):

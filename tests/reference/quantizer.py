@@ -1,48 +1,9 @@
-"""Quantization with SciPy's assignment, and recombination of code sets, in PyTorch."""
+"""Recombination of code sets in PyTorch."""
 
-from typing import NamedTuple
-
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
-
-class Quantized(NamedTuple):
-    vectors: Tensor  # [B, N, D], straight-through
-    indices: Tensor  # int64 [B, N]
-    codebook_loss: Tensor
-    commitment_loss: Tensor
-
-
-class Quantizer(nn.Module):
-    def __init__(self, codebook_size: int, code_dim: int, kind: str):
-        super().__init__()
-        self.kind = kind
-        self.codebook = nn.Parameter(torch.randn(codebook_size, code_dim))
-
-    @torch.no_grad()
-    def assign(self, latents: Tensor) -> Tensor:
-        """Latents [B, N, D] -> int64 [B, N]."""
-        squares = latents.square().sum(-1, keepdim=True) + self.codebook.square().sum(-1)
-        cost = (squares - 2 * latents @ self.codebook.T).clamp(min=0)
-        return match(cost) if self.kind == "matching" else cost.argmin(-1)
-
-    def forward(self, latents: Tensor) -> Quantized:
-        indices = self.assign(latents)
-        entries = self.codebook[indices]
-        return Quantized(
-            vectors=latents + (entries - latents).detach(),
-            indices=indices,
-            codebook_loss=(latents.detach() - entries).square().mean(),
-            commitment_loss=(latents - entries.detach()).square().mean(),
-        )
-
-
-def match(cost: Tensor) -> Tensor:
-    """The one-to-one assignment of least total cost of each [N, K] in [B, N, K]."""
-    columns = [linear_sum_assignment(problem)[1] for problem in cost.cpu().double().numpy()]
-    return torch.as_tensor(np.stack(columns), device=cost.device)
+from pivq_jax.interop.torch_model import match
 
 
 @torch.no_grad()

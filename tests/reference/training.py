@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.reference.model import PIVQ
+from pivq_jax.interop.torch_model import PIVQ
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 

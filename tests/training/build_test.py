@@ -1,6 +1,7 @@
 """What is built from a config."""
 
 import collections
+import shutil
 
 import numpy as np
 import pytest
@@ -44,3 +45,19 @@ def test_too_few_images_are_all_counted(tmp_path, monkeypatch):
     )
     with pytest.raises(InputError, match=r"few has 3 images, only 1 of them for training"):
         dataset_from_config(config)
+
+
+def test_processes_with_other_images_are_refused_in_every_mode(
+    tiny_config, small_folder, tmp_path, second_process
+):
+    other = shutil.copytree(small_folder, tmp_path / "other")
+    pixels = np.asarray(Image.open(other / "0.png")).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(other / "0.png")
+    first, second = (
+        lambda path=path: dataset_from_config(tiny_config.with_fields({"data.path": str(path)}))
+        for path in (small_folder, other)
+    )
+    second_process(first, first)
+    with pytest.raises(InputError, match=r"process 1 has data = .* images, digest .*: copy the"):
+        second_process(first, second)

@@ -231,14 +231,6 @@ def test_nothing_readable_is_refused_and_stays_where_it_is(two_steps):
     assert checkpoint_steps(two_steps) == [1, 2]
 
 
-@pytest.fixture
-def slept(monkeypatch) -> list[float]:
-    """The seconds of the waits, which are left out."""
-    seconds: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", seconds.append)
-    return seconds
-
-
 def fail(checkpoints, errors: list[Exception]) -> None:
     """The next reads of these checkpoints end in these errors."""
     real, left = checkpoints._reader.restore, iter(errors)
@@ -258,62 +250,37 @@ def read_error(text: str) -> Exception:
     return error
 
 
-def test_a_read_that_times_out_is_repeated_and_no_damage(two_steps, slept, capfd):
-    with Checkpoints(two_steps) as checkpoints:
-        eio = OSError(errno.EIO, "Input/output error")
-        fail(checkpoints, [TimeoutError("slow"), read_error("UNAVAILABLE: Error reading"), eio])
-        state, _ = checkpoints.restore(LIKE, make_mesh())
-    assert state["step"] == 2 and slept == [1, 2, 4]
-    errors = capfd.readouterr().err
-    assert "the checkpoint of step 2" in errors and "(slow); trying again in 1 s" in errors
-    assert {path.name for path in (two_steps / "checkpoints").iterdir()} >= {"1", "2"}
-    assert not list(two_steps.rglob("*.damaged*"))
-
-
 @pytest.mark.parametrize(
-    "error, attempts",
+    "error",
     [
-        (TimeoutError("reason"), 5),
-        (read_error("DEADLINE_EXCEEDED: reason"), 5),
-        (read_error("PERMISSION_DENIED: reason"), 1),
-        (PermissionError(errno.EACCES, "reason"), 1),
+        TimeoutError("reason"),
+        OSError(errno.EIO, "reason"),
+        read_error("DEADLINE_EXCEEDED: reason"),
+        read_error("PERMISSION_DENIED: reason"),
+        PermissionError(errno.EACCES, "reason"),
     ],
 )
-def test_a_read_that_fails_without_evidence_of_damage_changes_nothing(
-    two_steps, slept, error, attempts
-):
+def test_a_read_that_fails_without_evidence_of_damage_changes_nothing(two_steps, error):
     with Checkpoints(two_steps) as checkpoints:
-        fail(checkpoints, [error] * attempts)
+        fail(checkpoints, [error])
         with pytest.raises(
             OSError, match=r"step 2 in .* cannot be read .*; it may be whole"
         ) as end:
             checkpoints.restore(LIKE, make_mesh())
-        assert "\n" not in str(end.value) and len(slept) == attempts - 1
+        assert "\n" not in str(end.value)
         assert checkpoint_steps(two_steps) == [1, 2] and not list(two_steps.rglob("*.damaged*"))
         # With the storage back, the same command goes on from the newest.
         assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
 
 
 @pytest.mark.parametrize("kind", [TypeError, RuntimeError, MemoryError])
-def test_what_neither_storage_nor_damage_explains_is_raised_as_it_is(two_steps, slept, kind):
+def test_what_neither_storage_nor_damage_explains_is_raised_as_it_is(two_steps, kind):
     with Checkpoints(two_steps) as checkpoints:
         fail(checkpoints, [kind("RESOURCE_EXHAUSTED: reason")])
         with pytest.raises(kind, match="reason"):
             checkpoints.restore(LIKE, make_mesh())
-        assert not slept and checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
-    assert checkpoint_steps(two_steps) == [1, 2]
-
-
-def test_one_process_waits_for_another_that_reads_again(two_steps, slept, monkeypatch):
-    theirs = [module._Outcome.MAY_PASS]
-
-    def worst(outcome: int) -> int:
-        return max(outcome, theirs.pop() if theirs else 0)
-
-    monkeypatch.setattr(module, "max_over_processes", worst)
-    with Checkpoints(two_steps) as checkpoints:
         assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
-    assert slept == [1] and checkpoint_steps(two_steps) == [1, 2]
+    assert checkpoint_steps(two_steps) == [1, 2]
 
 
 TWO_PROCESSES = """
@@ -337,21 +304,25 @@ def restore(*arguments, **options):
 ocp.PyTreeCheckpointHandler.restore = restore
 with Checkpoints(workdir) as checkpoints:
     shapes = {{"step": jax.ShapeDtypeStruct((), jnp.int32)}}
+    try:
+        checkpoints.restore(shapes, make_mesh())
+    except OSError as error:
+        print(error)
     found, progress = checkpoints.restore(shapes, make_mesh())
 print(int(found["step"]), progress["score"], len(errors))
 """
 
 
 @pytest.mark.slow
-def test_a_read_that_fails_in_one_process_is_repeated_in_both(commands, tmp_path):
+def test_a_read_that_fails_in_one_process_fails_in_both(commands, tmp_path):
     workdir = str(tmp_path / "run")
     pair = start_pair(
         lambda _, how: commands.start(code=TWO_PROCESSES.format(processes=how, workdir=workdir))
     )
     for done in [command.wait() for command in pair]:
         assert done.code == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "2 1.5 0"
-        assert "trying again in 1 s" in done.stderr
+        *_, failed, last = done.stdout.splitlines()
+        assert "step 2" in failed and "it may be whole" in failed and last == "2 1.5 0"
 
 
 @pytest.mark.parametrize("sent, step", [("1 ", 1), ("2 1", 2)])  # the latter is cut
@@ -393,27 +364,18 @@ def test_processes_that_find_different_checkpoints_restore_one(
         assert done.stdout.splitlines()[-2:] == ["[1, 2]", expected], done.stderr
 
 
-def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, slept, monkeypatch):
-    real = ocp.Checkpointer.restore
-    errors = [TimeoutError()] * 3
-
-    def restore(*arguments, **options):
-        if errors:
-            raise errors.pop()
-        return real(*arguments, **options)
+def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, monkeypatch):
+    def restore(*_: object, **__: object) -> None:
+        raise TimeoutError
 
     monkeypatch.setattr(ocp.Checkpointer, "restore", restore)
-    with Checkpoints(two_steps, keep=1, keep_best=1) as checkpoints:
-        checkpoints.save(3, make_state(3), {"score": 0.0})
-    assert not errors and checkpoint_steps(two_steps) == [2, 3]
-    errors += [TimeoutError()] * 5
     with pytest.raises(OSError, match="may be whole"):
         Checkpoints(two_steps, keep=1, keep_best=1)
-    assert checkpoint_steps(two_steps) == [2, 3]
+    assert checkpoint_steps(two_steps) == [1, 2]
 
 
 @pytest.mark.slow
-def test_whichever_file_is_missing_or_flipped_is_damage_or_does_not_matter(two_steps, slept):
+def test_whichever_file_is_missing_or_flipped_is_damage_or_does_not_matter(two_steps):
     """But for flips in the arrays themselves, of which there is no checksum."""
     folder, reported = two_steps / "checkpoints" / "2", set()
     rng = np.random.default_rng(0)
@@ -431,7 +393,6 @@ def test_whichever_file_is_missing_or_flipped_is_damage_or_does_not_matter(two_s
             if step == 1:
                 reported.add((file.name, damaged is None))
             file.write_bytes(content)
-    assert not slept  # none is mistaken for one that may pass
     found = {name for name, _ in reported}
     assert {"_METADATA", "metadata", "manifest.ocdbt", "process_0"} <= found
     assert len({name for name, missing in reported if missing}) >= 3

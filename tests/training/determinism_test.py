@@ -16,7 +16,7 @@ import pytest
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
 from pivq_jax.config.loader import experiments
-from pivq_jax.losses.perceptual import weight_shapes
+from pivq_jax.losses.lpips_weights import weight_shapes
 from pivq_jax.matching import METHODS
 from pivq_jax.training.build import networks_of
 from pivq_jax.training.objective import Phase

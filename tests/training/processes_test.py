@@ -36,7 +36,7 @@ DIFFERING = {
     "mesh": ("--config.mesh.fsdp=2", "", "mesh.fsdp = 2, but process 0 mesh.fsdp = 1"),
     "evaluation": ("--config.evaluate.samples=39", "", "evaluate.samples = 39"),
     "workdir": ("--workdir={other}", "", "workdir = '"),
-    "mode": ("--mode=train_prior", "", "mode = 'train_prior'"),
+    "mode": ("--mode=evaluate", "", "mode = 'evaluate'"),
     "package": ("", "pivq_jax.__version__ = '0.0.9'", "version = '0.0.9, code "),
     "jax": ("", "pretend('jax', '0.9.1')", "version of jax = '0.9.1', but process 0 version of"),
     "flax": ("", "pretend('flax', '0.1')", "version of flax = '0.1'"),

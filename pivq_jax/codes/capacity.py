@@ -7,7 +7,7 @@ underestimate entropies; always read the measures together with the number of im
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.sampling.space import CodeSpace
+from pivq_jax.codes.space import CodeSpace
 
 # An entry counts as used if at least one in this number of images contains it.
 USED_ONCE_IN = 1000

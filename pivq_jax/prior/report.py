@@ -6,9 +6,11 @@ import jax
 import numpy as np
 
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import own_copy
+from pivq_jax.common.parallel import to_first_device
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
+from pivq_jax.data.sources import Mirrored
 from pivq_jax.evaluation.session import Draw, Session
+from pivq_jax.inference import encode_split
 from pivq_jax.inference.splits import in_batches
 from pivq_jax.sampling import CodeSpace, prior_bits
 
@@ -21,13 +23,23 @@ SHOWN = 16  # sets of each kind in the pictures
 COMPLETED, TIMES, GIVEN = 8, 2, (3 / 4, 1 / 2, 1 / 4)
 
 
+def known_sets(session: Session) -> np.ndarray:
+    """Returns what the prior is trained on, int32 [M, N]: codes of the pool and, if images are
+    flipped, of their mirror images.
+    """
+    if not session.model.config.data.flip:
+        return session.pool_codes
+    mirrored = encode_split(session.model, Mirrored(session.pool))
+    return np.concatenate([session.pool_codes, mirrored])
+
+
 def describe_prior(session: Session) -> dict[str, Any]:
     """Measures the prior of a model on the test split, and draws sets and completions."""
     made = {"test images": session.test_codes, "recombined": session.samples.codes}
     made |= {
         f"temperature {t:g}": draw_sets(session, session.settings.samples, t) for t in TEMPERATURES
     }
-    sets, known = {}, session.prior_sets
+    sets, known = {}, known_sets(session)
     for name, codes in made.items():
         nearest, shared = nearest_sets(session.model.space, codes, known)
         sets[name] = {
@@ -90,7 +102,7 @@ def _bits(session: Session) -> dict[str, Any]:
     """The mean bits of the test sets."""
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
-    params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
+    params, at_once = to_first_device(prior.params), min(AT_ONCE, len(codes))
     bits = [
         prior_bits(prior.network, params, batch, jax.random.fold_in(key, i * at_once), ORDERS)
         for i, batch in enumerate(in_batches(codes, at_once))

@@ -1,17 +1,11 @@
-"""Reads and writes that fail for a reason that may pass, such as a timeout, are repeated."""
+"""Errors of storage: what says that a file is damaged, and what may pass, such as a timeout.
+
+Nothing is repeated here: gcsfs, s3fs and TensorStore repeat their own requests.
+"""
 
 import errno
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
-
-from pivq_jax.common.errors import brief
-
-T = TypeVar("T")
-
-DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds between the attempts
+from collections.abc import Iterator
 
 # Of errors of the operating system, beside timeouts and those of connections.
 _PASSING = {
@@ -65,27 +59,3 @@ def may_pass(error: BaseException) -> bool:
         or (of_client(each) and type(each).__name__ != "NotFoundError")  # TensorFlow's
         for each in causes(error)
     )
-
-
-def retried(call: Callable[[], T], what: str, done: str = "read") -> T:
-    """Calls a function again, after 1, 2, 4 and 8 seconds, if it fails for what may pass."""
-    for delay in (*DELAYS, None):
-        try:
-            return call()
-        except Exception as error:
-            if not may_pass(error):
-                raise
-            failure = error
-        if delay is not None:
-            say_again(what, brief(failure), delay, done)
-            time.sleep(delay)
-    raise OSError(
-        f"{what} cannot be {done} after {len(DELAYS) + 1} attempts ({brief(failure)}): the same"
-        " command tries again"
-    ) from failure
-
-
-def say_again(what: str, reason: str, delay: float, done: str = "read") -> None:
-    """Reports on stderr that a read or write is repeated after a delay in seconds."""
-    line = f"{what} cannot be {done} now ({reason}); trying again in {delay:g} s"
-    print(line, file=sys.stderr, flush=True)

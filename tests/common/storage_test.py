@@ -1,11 +1,10 @@
-"""What may pass is tried again, what will not is passed on at once."""
+"""Which errors are those of the storage, and may pass."""
 
 import errno
 
 import pytest
 
-from pivq_jax.common import retry
-from pivq_jax.common.retry import may_pass, retried
+from pivq_jax.common.storage import may_pass
 
 
 def led_to(cause: Exception) -> Exception:
@@ -68,29 +67,3 @@ def test_the_storage_is_the_reason(error):
 )
 def test_the_storage_is_not_the_reason(error):
     assert not may_pass(error)
-
-
-def test_reads_are_repeated_with_growing_delays_then_given_up(monkeypatch, capsys):
-    slept: list[float] = []
-    monkeypatch.setattr(retry.time, "sleep", slept.append)
-    answers = iter([TimeoutError("slow"), ConnectionError("reset"), "content"])
-
-    def read() -> str:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert retried(read, "gs://b/x") == "content" and slept == [1, 2]
-    assert "gs://b/x cannot be read now (slow); trying again in 1 s" in capsys.readouterr().err
-    slept.clear()
-    answers = iter([TimeoutError("slow")] * 9)
-    with pytest.raises(OSError, match=r"gs://b/x cannot be read after 5 attempts \(slow\)"):
-        retried(read, "gs://b/x")
-    assert slept == [1, 2, 4, 8]
-    answers = iter([TimeoutError("slow"), ""])
-    assert retried(read, "gs://b/x", "written") == ""
-    assert "gs://b/x cannot be written now (slow)" in capsys.readouterr().err
-    answers = iter([KeyError("a")])
-    with pytest.raises(KeyError):
-        retried(read, "gs://b/x")

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.space import CodeSpace
 
 # Weight of a log lift of 1 relative to the mean squared distance of two codebook entries. Distances
 # alone and lifts alone pair slightly worse (docs/trials.md).

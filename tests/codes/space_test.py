@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pivq_jax.codes import enumeration
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
-from pivq_jax.sampling import CodeSpace, enumeration
 
 ALL = {
     "matching": itertools.combinations,

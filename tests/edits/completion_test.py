@@ -8,7 +8,12 @@ import pytest
 from PIL import Image
 
 from pivq_jax.data import load_dataset
-from pivq_jax.evaluation.completions import REGIONS, visible_pixels, write_completions
+from pivq_jax.edits.completion import (
+    REGIONS,
+    count_changed,
+    visible_pixels,
+    write_completions,
+)
 from pivq_jax.evaluation.session import Session
 from pivq_jax.sampling.completion import first_guess
 
@@ -31,6 +36,17 @@ def test_patches_are_whole_and_drawn_for_each_image():
     assert (cells == cells[:, :, :1, :, :1]).all()
     assert (visible == visible_pixels("patches", 24, 40, seed=1)).all()
     assert visible.mean(0).min() > 0.2 and visible.mean(0).max() < 0.8
+
+
+def test_images_whose_visible_pixels_changed_are_counted():
+    images = np.full((4, 10, 20, 3), 100, np.uint8)
+    visible, completed = visible_pixels("left", 20, 4)[:, :10], images.copy()
+    completed[0] = 130  # a little
+    completed[1, :, :10] = 0  # what was hidden
+    completed[2, 0, 19, 2] = 0  # one of 100 visible pixels
+    completed[3, :2, 19, 0] = 131  # two of them
+    assert count_changed(completed, images, visible) == 1
+    assert count_changed(images, images, visible) == 0
 
 
 def test_hidden_pixels_are_not_read_and_visible_ones_fit(tiny_model):
@@ -101,6 +117,7 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(
     }
     out, err = capsys.readouterr()
     assert "completing 16 images of which a part is hidden (left)" in out
+    assert "of 16 completions change what is visible" in out
     assert "completing: 100%" in err and "16/16" in err
 
 

@@ -18,9 +18,10 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.stopping import Interrupted
 from pivq_jax.config.sections import PriorConfig
+from pivq_jax.inference.saved_prior import load_prior
+from pivq_jax.prior import training as module
+from pivq_jax.prior.training import train_prior
 from pivq_jax.sampling import CodeSpace
-from pivq_jax.training import prior as module
-from pivq_jax.training.prior import load_prior, train_prior
 from tests.conftest import checkpoint_steps
 
 K = 16

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.pictures import sample_grid
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.evaluation.session import Session
@@ -12,6 +12,9 @@ from pivq_jax.inference import images_of
 
 REGIONS = ("left", "right", "upper", "lower", "centre", "patches")
 GREY = 128  # of hidden pixels in pictures
+# A visible pixel has changed where a colour is so many levels of 255 away, and an image where more
+# than this share of its visible pixels has.
+CHANGED_LEVELS, CHANGED_SHARE = 30, 0.01
 
 
 def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndarray:
@@ -40,10 +43,24 @@ def write_completions(session: Session, region: str, count: int) -> None:
     if model.parents is None:
         model = dataclasses.replace(model, parents=session.pool_codes)
     images = images_of(test, range(min(count, len(test))))
-    say(f"completing {len(images)} images of which a part is hidden ({region})")
+    print_once(f"completing {len(images)} images of which a part is hidden ({region})")
     visible = visible_pixels(region, images.shape[1], len(images), session.seed)
     codes = model.complete(images_to_float(images), visible)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))
     picture = sample_grid(shown, images, completed)
     session.write(f"completions_{region}.png", picture)
+    changed = count_changed(completed, images, visible)
+    print_once(
+        f"{changed} of {len(images)} completions change what is visible: codes are fitted to those"
+        " pixels, which are not copied"
+    )
+
+
+def count_changed(completed: np.ndarray, images: np.ndarray, visible: np.ndarray) -> int:
+    """Counts the images of which more than 1 % of the visible pixels have changed, by more than 30
+    levels in some colour: of uint8 [M, H, W, 3] twice, and bool [M, H, W].
+    """
+    levels = np.abs(completed.astype(int) - images).max(-1)
+    differs = (levels > CHANGED_LEVELS) & visible
+    return int(np.sum(differs.sum((1, 2)) > CHANGED_SHARE * visible.sum((1, 2))))

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.labels import is_known
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import print_once
 from pivq_jax.common.pictures import Pixels, grid, magnification, reconstruction_grid
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.session import Session
@@ -62,7 +62,7 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     if not changes:
         assert model.labels
         values = sum(map(len, model.labels.factors.values()))
-        say(f"the first test image, with each of the {values} values of its factors")
+        print_once(f"the first test image, with each of the {values} values of its factors")
         codes = encode_split(model, first_images(session.dataset.test, 1))
         session.write("edits.png", all_values(model, codes[0]))
         return

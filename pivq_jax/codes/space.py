@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from jax.typing import ArrayLike
 
+from pivq_jax.codes import enumeration
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import KINDS
-from pivq_jax.sampling import enumeration
 
 _AT_ONCE = 4_096  # images that a column of binomials serves
 _MAX_CODES = 2**22  # codes, or bytes of ranks, at once

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation.edits import learn_factors, name_of
+from pivq_jax.edits.editing import learn_factors, name_of
 from pivq_jax.sampling import CodeSpace, Labels
 
 

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.weights import default_weights_dir
-from pivq_jax.losses.perceptual import load_lpips, weight_shapes
+from pivq_jax.losses.lpips_weights import load_lpips, weight_shapes
 from tests.common.pickles_test import Payload
 
 

@@ -1,39 +1,36 @@
-"""Training of the prior over sets of codes, and reading it; see `sampling.prior`."""
+"""Training of the prior over sets of codes; see `sampling.prior`."""
 
 import time
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.cost import format_duration
-from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
-from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
+from pivq_jax.common.lock import lock_directory
+from pivq_jax.common.parallel import make_mesh, print_once, replicated
+from pivq_jax.common.params import Params
 from pivq_jax.common.stopping import Interrupted, stop_requests
-from pivq_jax.common.weights import Params
-from pivq_jax.config.check import prior_settings
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
+from pivq_jax.inference.saved_prior import DESCRIPTION, checksum, restore_prior
 from pivq_jax.sampling.prior import (
     Prior,
     SetPrior,
     build_prior,
     initial_parameters,
-    parameter_shapes,
     prior_loss,
 )
-from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.optimizer import make_optimizer
 
-PRIOR = "prior"  # directory of the prior in a workdir
-DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoints
 # Validations in a run; the weights of the best one are kept, as small data sets overfit.
 VALIDATIONS = 20
 # Random parts of each validation set per validation.
@@ -68,9 +65,9 @@ def train_prior(
     Sets are int32 [M, N], the codebook is float32 [K, D], `data` identifies the images. Ctrl-C and
     SIGTERM raise Interrupted, once a checkpoint is written.
     """
-    images = {"data": data, "codes": _checksum(train, np.int32)}
-    codebook_of = {"codebook": _checksum(codebook, np.float32)}
-    wanted = {"model_step": model_step, **codebook_of, **images, **settings}
+    images = {"data": data, "codes": checksum(train, np.int32)}
+    of_codebook = checksum(codebook, np.float32)
+    wanted = {"model_step": model_step, "codebook": of_codebook, **images, **settings}
     network = build_prior(space, settings)
     everywhere = replicated(make_mesh())
     create, step_of, validate = _programs(network, settings, seed)
@@ -78,13 +75,12 @@ def train_prior(
     every = max(1, settings.steps // VALIDATIONS)
 
     with (
-        alone_in(directory) as lock,
+        lock_directory(directory) as lock,
         Checkpoints(directory) as checkpoints,
         stop_requests() as asked,
     ):
         newest = checkpoints.latest_step()
-        # One of before has no checksum of the codebook.
-        held = {**codebook_of, **read_object(directory / DESCRIPTION)}
+        held = read_object(directory / DESCRIPTION)
         # The same images, of which elsewhere some codes differ, or the same codes, with labels now.
         if any(held.get(name) == value for name, value in images.items()):
             held |= images
@@ -98,7 +94,7 @@ def train_prior(
         if newest is None:
             state = jax.jit(create, out_shardings=everywhere)()
         else:
-            state = _restore(checkpoints, jax.eval_shape(create), directory)
+            state = restore_prior(checkpoints, jax.eval_shape(create), directory)
         first, started = int(state.step), time.perf_counter()
         if stop := asked():
             raise Interrupted(stop, first)
@@ -114,7 +110,7 @@ def train_prior(
             if due:
                 state = validate(state, validation)
                 left = (time.perf_counter() - started) / (step - first) * (settings.steps - step)
-                say(
+                print_once(
                     f"step {step:>6}/{settings.steps}  {float(bits):6.2f} bits a set,"
                     f" best of validation {float(state.best_bits):6.2f}"
                     f"  ETA {format_duration(left)}"
@@ -171,50 +167,3 @@ def _programs(
         return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))
 
     return create, step, validate
-
-
-def load_prior(
-    directory: Path, space: CodeSpace, codebook: jax.Array, model_step: int
-) -> Prior | None:
-    """Loads the prior with the best validation of a directory given to `train_prior`.
-
-    None if there is none, or it is of another model or step, whose codes mean something else.
-    """
-    held = read_object(directory / DESCRIPTION)
-    checksum = _checksum(codebook, np.float32)
-    if (held.get("model_step"), held.get("codebook", checksum)) != (model_step, checksum):
-        return None
-    try:
-        settings = prior_settings({name: held[name] for name in dict(PriorConfig())})
-    except (KeyError, InputError) as error:
-        raise InputError(
-            f"{directory / DESCRIPTION} is damaged ({brief(error)}): delete {directory}"
-        ) from error
-    network = build_prior(space, settings)
-    wanted = {
-        "step": jax.ShapeDtypeStruct((), jnp.int32),
-        "best": parameter_shapes(network),
-        "best_bits": jax.ShapeDtypeStruct((), jnp.float32),
-    }
-    with Checkpoints(directory, read_only=True) as checkpoints:
-        if checkpoints.latest_step() is None:
-            return None
-        state = _restore(checkpoints, wanted, directory)
-    if not np.isfinite(float(state["best_bits"])):  # stopped before its first validation
-        return None
-    finished = int(state["step"]) >= settings.steps
-    return Prior(network, state["best"], float(state["best_bits"]), finished)
-
-
-def _restore(checkpoints: Checkpoints, wanted: Any, directory: Path) -> Any:
-    """Restores a state; an error says to delete the prior, as the run it is of is whole."""
-    try:
-        return checkpoints.restore(wanted, make_mesh())[0]
-    except InputError as error:
-        raise InputError(
-            f"the prior in {directory} cannot be read: see the lines above, and delete {directory}"
-        ) from error
-
-
-def _checksum(array: jax.Array | np.ndarray, dtype: jax.typing.DTypeLike) -> int:
-    return zlib.crc32(np.asarray(array, dtype).tobytes())

@@ -12,10 +12,10 @@ from PIL import Image
 from pivq_jax.common.pictures import reconstruction_grid
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
-from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation import report
 from pivq_jax.evaluation.session import Samples, Session
 from pivq_jax.inference import TrainedModel, decode_batched
+from pivq_jax.prior import report as module
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior, prior_bits
 from tests.codec.priors import random_prior
 from tests.parameters import make_model, with_settings
@@ -51,13 +51,13 @@ def session_of(model: TrainedModel, workdir: Any) -> Session:
 
 
 def test_sets_of_mirrored_images_are_known_too(model, tmp_path):
-    np.testing.assert_array_equal(session_of(model, tmp_path).prior_sets, sets(1, 30))
+    np.testing.assert_array_equal(module.known_sets(session_of(model, tmp_path)), sets(1, 30))
     config = model.config.with_fields({"data.flip": True})
     session = session_of(dataclasses.replace(model, config=config), tmp_path)
     flipped = [session.pool[i]["image"][:, ::-1] for i in range(8)]
     mirrored = np.asarray(model.encode(images_to_float(np.stack(flipped))))
-    assert len(session.prior_sets) == 30 + len(session.pool)
-    np.testing.assert_array_equal(session.prior_sets[:38], [*sets(1, 30), *mirrored])
+    assert len(module.known_sets(session)) == 30 + len(session.pool)
+    np.testing.assert_array_equal(module.known_sets(session)[:38], [*sets(1, 30), *mirrored])
 
 
 def shared_with(codes: np.ndarray, pool: np.ndarray) -> list[int]:
@@ -145,14 +145,19 @@ def test_the_stage_is_done_again_for_another_prior_and_leaves_none_behind(
         row = {"sets": 1, "shared_codes": 2.5, "copies": 0}
         return {"prior_bits": 3.25, "prior_sets": {"recombined": row}}
 
-    monkeypatch.setattr(report, "describe_prior", describe)
+    def write(model: TrainedModel) -> dict[str, Any]:
+        prior, session = model.prior, session_of(model, tmp_path)
+        depends_on = {"prior": report.checksum(prior.params)} if prior else {}
+        stage = report.Stage(describe, depends_on)
+        return report.write_report(session, {"prior": stage} if prior else {})
+
     folder = tmp_path / "report"
     other, without = (dataclasses.replace(model, prior=prior) for prior in (prior_of(1), None))
 
-    assert "prior_bits" not in report.write_report(session_of(without, tmp_path))
+    assert "prior_bits" not in write(without)
     assert not list(folder.glob("*prior*")) and "Prior" not in (folder / "index.html").read_text()
     for prior, expected in ((model, 1), (model, 1), (other, 2), (other, 2), (model, 3)):
-        metrics = report.write_report(session_of(prior, tmp_path))
+        metrics = write(prior)
         assert done == ["counted"] + expected * ["prior"]
         assert metrics["prior_bits"] == 3.25 and metrics["left_out"] == {}
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
@@ -160,7 +165,7 @@ def test_the_stage_is_done_again_for_another_prior_and_leaves_none_behind(
     assert "<h2>Prior</h2>" in page and all(f"<td>{x}</td>" in page for x in (3.25, 2.5))
     assert page.index("<h2>Samples") < page.index("<h2>Prior") < page.index("<h2>What codes mean")
     # The model was trained on, or the prior deleted.
-    assert "prior_sets" not in report.write_report(session_of(without, tmp_path))
+    assert "prior_sets" not in write(without)
     assert not list(folder.glob("prior*.png"))
     assert "Prior" not in (folder / "index.html").read_text()
 

@@ -1,12 +1,23 @@
-"""Encoder, decoder and the whole model in PyTorch. Images are [B, 3, H, W] in [-1, 1] here."""
+"""The model in PyTorch, for weights of this package; images are float32 [B, 3, H, W] in [-1, 1].
+
+    from pivq_jax.interop import torch_model
+
+    model = torch_model.from_pretrained("toon_faces")
+    images = model.decode(codes)  # int64 [B, N]
+
+Needs PyTorch (`pip install torch`) and SciPy, which matches. The networks are written from
+docs/architecture.md alone and share no code with those of Flax, which tests compare with them.
+"""
 
 import math
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-
-from tests.reference.quantizer import Quantizer
 
 
 def layer_norm(channels: int) -> nn.LayerNorm:
@@ -31,7 +42,9 @@ def depth_to_space(grid: Tensor, factor: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    def __init__(self, width: int, heads: int):
+    """Multi-head attention with normalized queries and keys."""
+
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
@@ -53,7 +66,9 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, width: int, ratio: int):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(width, ratio * width)
         self.out = nn.Linear(ratio * width, width)
@@ -63,7 +78,9 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, mlp_ratio: int, cross: bool = False):
+    """A transformer block; with `cross`, it also attends to a context."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, cross: bool = False) -> None:
         super().__init__()
         self.self_attention_norm = layer_norm(width)
         self.self_attention = Attention(width, heads)
@@ -81,6 +98,8 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Patches and learned queries; the latents are those of the queries."""
+
     def __init__(
         self,
         *,
@@ -114,7 +133,9 @@ class Encoder(nn.Module):
 
 
 class PatchOutput(nn.Module):
-    def __init__(self, patch_size: int, width: int):
+    """A linear layer from each cell of the grid to its patch."""
+
+    def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.pixels = nn.Linear(width, 3 * patch_size**2)
@@ -124,7 +145,9 @@ class PatchOutput(nn.Module):
 
 
 class ConvOutput(nn.Module):
-    def __init__(self, patch_size: int, width: int, channels: int):
+    """Convolutions at half the resolution of the image."""
+
+    def __init__(self, patch_size: int, width: int, channels: int) -> None:
         super().__init__()
         self.factor = patch_size // 2
         self.expand = nn.Linear(width, channels * self.factor**2)
@@ -139,7 +162,9 @@ class ConvOutput(nn.Module):
 
 
 class LocalOutput(nn.Module):
-    def __init__(self, side: int, patch_size: int, width: int):
+    """A linear layer of its own for each cell of the grid."""
+
+    def __init__(self, side: int, patch_size: int, width: int) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.kernels = nn.Parameter(torch.zeros(side**2, width, 3 * patch_size**2))
@@ -151,6 +176,8 @@ class LocalOutput(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Blocks over the set of codes, and blocks over a grid of queries, which attend to it."""
+
     places: nn.Parameter | None
     positions: Tensor
 
@@ -207,8 +234,51 @@ class Decoder(nn.Module):
         return images
 
 
+class Quantized(NamedTuple):
+    """What `Quantizer` returns."""
+
+    vectors: Tensor  # [B, N, D], straight-through
+    indices: Tensor  # int64 [B, N]
+    codebook_loss: Tensor
+    commitment_loss: Tensor
+
+
+class Quantizer(nn.Module):
+    """The codebook; `kind` is that of the config."""
+
+    def __init__(self, codebook_size: int, code_dim: int, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.codebook = nn.Parameter(torch.randn(codebook_size, code_dim))
+
+    @torch.no_grad()
+    def assign(self, latents: Tensor) -> Tensor:
+        """Latents [B, N, D] -> int64 [B, N]."""
+        squares = latents.square().sum(-1, keepdim=True) + self.codebook.square().sum(-1)
+        cost = (squares - 2 * latents @ self.codebook.T).clamp(min=0)
+        return match(cost) if self.kind == "matching" else cost.argmin(-1)
+
+    def forward(self, latents: Tensor) -> Quantized:
+        indices = self.assign(latents)
+        entries = self.codebook[indices]
+        return Quantized(
+            vectors=latents + (entries - latents).detach(),
+            indices=indices,
+            codebook_loss=(latents.detach() - entries).square().mean(),
+            commitment_loss=(latents - entries.detach()).square().mean(),
+        )
+
+
+def match(cost: Tensor) -> Tensor:
+    """The one-to-one assignment of least total cost of each [N, K] in [B, N, K]."""
+    columns = [linear_sum_assignment(problem)[1] for problem in cost.cpu().double().numpy()]
+    return torch.as_tensor(np.stack(columns), device=cost.device)
+
+
 class PIVQ(nn.Module):
-    def __init__(self, config: dict):
+    """The whole model; its state dict has the names and layouts of `interop.to_torch`."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
         """`config` is the resolved config of a run, as its config.json holds it."""
         super().__init__()
         model, size = config["model"], config["data"]["image_size"]
@@ -245,6 +315,27 @@ class PIVQ(nn.Module):
         """codes [B, N] -> images [B, 3, H, W], clipped."""
         codes = codes if self.kind == "positional" else codes.sort(-1).values
         return self.decoder(self.quantizer.codebook[codes]).clamp(-1, 1)
+
+
+def from_pretrained(where: str | Path) -> PIVQ:
+    """Opens a published model or a file of `pivq_jax.convert`, in evaluation mode, on the CPU.
+
+    `where` is a name or directory, as for `pivq_jax.from_pretrained`, or a *.safetensors file.
+    Raises InputError as that does.
+    """
+    from pivq_jax.common.hub import WEIGHTS, check_published, find_pretrained
+    from pivq_jax.interop.safetensors_file import read_model
+    from pivq_jax.interop.weights import to_torch
+
+    path = Path(where).expanduser()
+    if path.suffix != ".safetensors":
+        directory = find_pretrained(where)
+        check_published(directory)
+        path = directory / WEIGHTS
+    params, description = read_model(path)
+    model = PIVQ(description["config"])
+    model.load_state_dict({name: torch.from_numpy(x) for name, x in to_torch(params).items()})
+    return model.eval()
 
 
 def _initialise(module: nn.Module) -> None:
