@@ -53,7 +53,7 @@ def describe_prior(session: Session) -> dict[str, Any]:
             picture = reconstruction_grid(above, below, 8)
             session.save(f"prior_{name.replace(' ', '_')}", picture)
     session.save("prior_completions", _completions(session))
-    return {**_bits(session), "prior_sets": sets}
+    return {**describe_bits(session), "prior_sets": sets}
 
 
 def draw_sets(session: Session, count: int, temperature: float, first: int = 0) -> np.ndarray:
@@ -98,8 +98,8 @@ def nearest_sets(
     return np.concatenate(nearest), np.concatenate(shared).astype(np.int64)
 
 
-def _bits(session: Session) -> dict[str, Any]:
-    """The mean bits of the test sets."""
+def describe_bits(session: Session) -> dict[str, Any]:
+    """Measures the mean bits of the test sets under the prior."""
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = to_first_device(prior.params), min(AT_ONCE, len(codes))

@@ -70,7 +70,10 @@ def test_a_package_alone_keeps_its_experiments_in_itself(tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("toon_face", r"no config 'toon_face': give one of celeba, .*, a file such as mine\.py"),
+        (
+            "toon_face",
+            r"no config 'toon_face': did you mean toon_faces\? give one of celeba, .*, a file such",
+        ),
         ("nowhere/mine.py", r"nowhere/mine\.py does not exist: .*toon_faces"),
     ],
 )
