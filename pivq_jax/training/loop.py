@@ -114,7 +114,7 @@ def train(
             clock = Clock.resumed(workdir, step, progress, started)
             if not new:
                 if step:
-                    planned = Config.of_model(read_config(workdir))
+                    planned = Config.from_dict(read_config(workdir))
                     check_phases(config, planned, step)
                     _print_schedule(config, planned.train.steps, step)
                 _write_config(config, workdir, arrays)
