@@ -2,3 +2,5 @@
 
 Public names are those of `pivq_jax.sampling`.
 """
+
+__all__: list[str] = []
