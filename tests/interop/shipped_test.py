@@ -11,8 +11,8 @@ from PIL import Image
 import pivq_jax
 from pivq_jax.common.hub import shipped_models
 from pivq_jax.data import toon_faces
-from pivq_jax.prior.report import describe_bits
 from pivq_jax.evaluation.session import Session
+from pivq_jax.prior.report import describe_bits
 from pivq_jax.sampling import prior_bits
 from pivq_jax.training.build import dataset_from_config
 
