@@ -31,7 +31,7 @@ def listed(faults: Sequence[str], between: str = "; ") -> str:
 
     >>> listed(["a is missing", "b is missing"])
     'a is missing; b is missing'
-    >>> listed([f"{name} is missing" for name in "abcdefg"])[-34:]
+    >>> listed([f"{name} is missing" for name in "abcdefg"])[-38:]
     'd is missing; e is missing; and 2 more'
     """
     shown = [each if len(each) <= 200 else f"{each[:197]}..." for each in faults[:5]]
