@@ -6,13 +6,20 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests.parameters import make_model
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import os, runpy, sys
+import jax
+
 os.environ.update({environment!r})
+if cache := {environment!r}.get("JAX_COMPILATION_CACHE_DIR"):  # jax was imported before
+    jax.config.update("jax_compilation_cache_dir", cache)
 sys.argv = [{module!r}, *{arguments!r}]
 runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
@@ -76,6 +83,30 @@ def test_compiled_programs_are_only_a_cache(commands, tiny_run, small_folder, di
     cache = {"JAX_COMPILATION_CACHE_DIR": str(disk / "cache")}
     done = ran(commands, "pivq_jax.codec", *arguments, f"--output={output}", **cache)
     assert done.code == 0 and output.is_file() and "Traceback" not in done.stderr, done
+    assert "No space left on device" in done.stderr  # it was tried
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "garbage"])
+def test_compiled_programs_that_are_damaged_are_compiled_again(
+    commands, tiny_config, small_folder, tmp_path, how
+):
+    make_model(tiny_config, scale=0.1).save_pretrained(tmp_path / "model")
+    given = [f"--pretrained={tmp_path / 'model'}", "--mode=reconstruct", f"--input={small_folder}"]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    rng, codes = np.random.default_rng(0), []
+    for name in ("whole", "again"):
+        output = tmp_path / name
+        done = ran(commands, "pivq_jax.main", *given, f"--output={output}", **cache)
+        assert done.code == 0 and "Traceback" not in done.stderr, done
+        codes.append((output / "codes.json").read_bytes())
+        kept = list((tmp_path / "cache").glob("*-cache"))
+        assert kept
+        for file in kept:
+            content = file.read_bytes()
+            left = {"cut": content[: len(content) // 2], "empty": b""}
+            file.write_bytes(left.get(how, rng.bytes(len(content))))
+    assert codes[0] == codes[1]
+    assert "persistent compilation cache" in done.stderr  # it was tried
 
 
 def test_weights_of_an_evaluation(commands, tiny_arguments, disk):
