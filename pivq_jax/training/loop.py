@@ -25,7 +25,7 @@ from pivq_jax.common.params import Params
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.common.psnr import psnr
 from pivq_jax.common.stopping import Interrupted, stop_requests
-from pivq_jax.config.check import check_workdir, read_config
+from pivq_jax.config.check import check_workdir, config_of_model, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches, shuffle_version, train_batches
@@ -114,7 +114,7 @@ def train(
             clock = Clock.resumed(workdir, step, progress, started)
             if not new:
                 if step:
-                    planned = Config.from_dict(read_config(workdir))
+                    planned = config_of_model(read_config(workdir), str(workdir))
                     check_phases(config, planned, step)
                     _print_schedule(config, planned.train.steps, step)
                 _write_config(config, workdir, arrays)
