@@ -125,12 +125,12 @@ def test_codes_are_saved_and_opened(client, engine):
 
 def test_a_file_of_codes_is_read_while_the_model_is_busy(client, engine, monkeypatch):
     """Its names took ten seconds in which no request was answered."""
-    begun, end = threading.Event(), threading.Event()
+    begun, end, waited = threading.Event(), threading.Event(), []
     content = engine.write_codes(codes := engine.example(3).codes)
 
     def busy(code: int) -> np.ndarray:
         begun.set()
-        assert end.wait(60)
+        waited.append(end.wait(60))
         return np.arange(3)
 
     monkeypatch.setattr(engine, "neighbours", busy)
@@ -139,8 +139,10 @@ def test_a_file_of_codes_is_read_while_the_model_is_busy(client, engine, monkeyp
         first.start()
         assert begun.wait(60)
         assert client.post("/api/codes/read", content=content).json() == codes.tolist()
+        assert not waited  # otherwise the file had to wait for the model
         end.set()
         first.join()
+    assert waited == [True]
 
 
 def test_a_file_of_codes_with_a_million_names_is_refused_before_they_are_read(

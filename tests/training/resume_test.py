@@ -222,10 +222,10 @@ def start_both(commands, arguments: list[str]) -> list[Command]:
 
 
 @pytest.mark.slow  # the agreement alone is in stopping_test
-def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
-    workdir = tmp_path / "run"
+def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_arguments, tmp_path):
+    workdir, common = tmp_path / "run", [*tiny_arguments, "--workdir"]
     # Of 8 devices each has one image of the half of a batch that is recombined.
-    arguments = with_fields(tiny_run.arguments, workdir, picture_every=80, batch_size=16)
+    arguments = with_fields(common, workdir, picture_every=80, batch_size=16)
     pair = start_both(commands, arguments)
     # Only one host receives the signal, as in a preemption.
     pair[1].kill_when(lambda: max(checkpoint_steps(workdir), default=0) >= 70, signal.SIGTERM)
@@ -246,7 +246,7 @@ def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     assert (workdir / "pictures" / "step_000160.png").exists()
     # Of all images, whichever process read them: as one process with the same batches.
     alone = tmp_path / "alone"
-    done = commands.run(*with_fields(tiny_run.arguments, alone, picture_every=80, batch_size=16))
+    done = commands.run(*with_fields(common, alone, picture_every=80, batch_size=16))
     assert done.code == 0, done.stderr
     first = read_lines(alone / "log.jsonl")[0]
     for name in ("loss", "gradient_norm"):
@@ -254,6 +254,38 @@ def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     ended, expected = (json.loads((w / "metrics.json").read_text()) for w in (workdir, alone))
     assert ended["psnr"] == pytest.approx(expected["psnr"], abs=1.0)
     assert ended["step"] == 160
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_of_two_processes_one_is_killed_and_the_same_command_goes_on(
+    commands, tiny_arguments, tmp_path, index
+):
+    """The other one ends by itself, with the checkpoints whole."""
+    workdir, rng = tmp_path / "run", random.Random(index)
+    fields = {**SHORT, "train.steps": 400, "train.log_every": 5, "train.checkpoint_every": 20}
+    common = [*tiny_arguments, *(f"--config.{name}={fields[name]}" for name in fields), "--workdir"]
+    arguments = with_fields(common, workdir, batch_size=16)
+    pair = start_both(commands, arguments)
+    log = workdir / "log.jsonl"
+
+    def trains() -> bool:
+        if begun := log.exists() and log.read_text().count("\n") >= 9:
+            time.sleep(rng.uniform(0, 1))
+        return begun
+
+    pair[index].kill_when(trains, signal.SIGKILL)
+    assert pair[index].wait().code == -signal.SIGKILL
+    assert pair[1 - index].wait().code != 0
+    step = checkpoint_steps(workdir)[-1]
+    assert step >= 20
+
+    done = [command.wait() for command in start_both(commands, arguments)]
+    assert [one.code for one in done] == [0, 0], [one.stderr for one in done]
+    assert f"resuming from step {step} " in done[0].stdout
+    logged = read_lines(workdir / "log.jsonl")
+    assert [line["step"] for line in logged] == list(range(5, 401, 5))
+    assert not list(workdir.glob(".lock-*"))
 
 
 @pytest.mark.slow
