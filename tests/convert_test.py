@@ -281,7 +281,7 @@ def test_a_file_with_a_part_of_a_config_becomes_no_run(capsys, exported, tmp_pat
     arrays, metadata = contents(exported)
     description = json.loads(metadata["pivq_jax"])
     del description["config"]["optimizer"]
-    assert "not that of a run, whole" in refused_file(capsys, tmp_path, arrays, description)
+    assert "optimizer is missing" in refused_file(capsys, tmp_path, arrays, description)
 
 
 def test_a_file_with_wrong_arrays_is_refused(capsys, exported, tmp_path):

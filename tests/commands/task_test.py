@@ -1,7 +1,5 @@
 """What a command is about: config, workdir and model, found out and checked."""
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +42,8 @@ def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(
     np.testing.assert_array_equal(dataset.test[0]["image"], first)
 
 
-def test_the_config_of_a_run_need_not_be_one_of_today(tiny_run, tmp_path):
-    workdir = Path(shutil.copytree(tiny_run.workdir, tmp_path / "run"))
-    held = json.loads((workdir / "config.json").read_text())
-    held["quantizer"]["old"] = 3
-    (workdir / "config.json").write_text(json.dumps(held))
+def test_a_model_is_opened_with_the_config_of_its_run_alone(tiny_run):
+    workdir = tiny_run.workdir
     config = config_of_model(read_config(workdir), "here")
     for given in (True, False):  # as with fields beside --workdir, and without
         assert open_model(Task(config, workdir, config_given=given)).step > 0

@@ -304,8 +304,8 @@ def test_an_image_whose_codes_hold_little_of_it_is_said_to_be_unlike(tmp_path):
     """Codes that begin with 1 or 8 are decoded as grey level 10 or 80: 28 or 10 dB from black."""
     for code, hidden in ((1, True), (8, False)):
         body = f"""
-        const given = {{ name: "mine.png", codes: [{code}, 5], image: grey(0) }};
-        backend.encode = async () => given;
+        const mine = {{ name: "mine.png", codes: [{code}, 5], image: grey(0) }};
+        backend.encode = async () => mine;
         """
         found = give_file(body, tmp_path)
         assert found[0] is hidden and found[2] == "mine.png"

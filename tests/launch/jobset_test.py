@@ -74,7 +74,7 @@ def test_a_preemption_resumes_and_an_error_does_not_go_on_for_ever():
 def test_the_arguments_are_those_of_main():
     container = job_of(MANIFEST)["template"]["spec"]["containers"][0]
     names = [argument.split("=")[0].removeprefix("--") for argument in container["args"]]
-    files = ("main.py", "config/loader.py")
+    files = ("main.py", "commands/program.py", "config/loader.py")
     source = "".join((ROOT / "pivq_jax" / file).read_text() for file in files)
     for name in names:
         assert f'"{name.split(".")[0]}"' in source, name

@@ -10,10 +10,11 @@ import pytest
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.losses import perceptual as networks
 from pivq_jax.losses.adversarial import discriminator_hinge, views
+from pivq_jax.losses.lpips_weights import load_lpips
 from pivq_jax.training.objective import CODING, JUDGED, Objective, Phase
 
 KEY = jax.random.key(3)
-VGG = networks.load_lpips("vgg")
+VGG = load_lpips("vgg")
 
 
 def perceptual(lpips, images, targets, *_):
