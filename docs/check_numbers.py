@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/quantizers.md", "docs/results.md")
 
 # What a label begins with, and the path of its value in an object of `metrics.json`.
 KEYS = {
@@ -42,6 +42,7 @@ KEYS = {
     "new": "new",
     "capacity": "ceiling_bits",
     "marginal bits": "marginal_bits",
+    "distinct codes": "distinct_codes_per_image",
     "entries used": "codes_used",
     "perplexity": "perplexity",
     "parameters": "parameters",
