@@ -8,8 +8,6 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 
-__all__ = ["copied_share", "mean_share"]
-
 PATCH = 8  # pixels of a side
 SIDE = 64  # larger images are reduced to this many pixels of a side, or less than twice as many
 LIMIT_DB = 30.0
