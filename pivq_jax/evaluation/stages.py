@@ -117,7 +117,7 @@ def distribution(session: Session) -> dict[str, Any]:
         },
         "feature_network": session.extractor.network,
         "feature_preprocessing": session.extractor.preprocessing,
-        "real_images": len(real),
+        "real_images": len(real.whole),
         "neighbours": k,
     }
 

@@ -205,6 +205,7 @@ def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
 def test_metrics_of_the_run(trained, test_split):
     metrics = trained.metrics
     assert metrics["step"] == 60 and metrics["images"] == len(test_split)
+    assert metrics["real_images"] == len(test_split)
     assert (metrics["image_size"], metrics["num_codes"], metrics["codebook_size"]) == (32, 32, 512)
     assert metrics["train_images_per_second"] == pytest.approx(60 * 16 / metrics["train_seconds"])
     assert metrics["sample_images_per_second"] > 0
