@@ -99,7 +99,7 @@ def _define_flags() -> None:
 
 def run() -> None:
     """Entry point of the command `pivq_jax`."""
-    Program("pivq_jax", sys.modules[__name__], "", MODES, _define_flags).run()
+    Program("pivq_jax", sys.modules[__name__], MODES, _define_flags, about="").run()
 
 
 if __name__ == "__main__":

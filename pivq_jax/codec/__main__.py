@@ -15,7 +15,7 @@ import sys
 from absl import flags
 
 from pivq_jax.codec import folders
-from pivq_jax.commands.program import ABOUT_MODELS, Command, Program
+from pivq_jax.commands.program import Command, Program
 from pivq_jax.commands.task import Task, open_model
 from pivq_jax.common import files
 from pivq_jax.common.parallel import print_once
@@ -64,7 +64,7 @@ def _define_flags() -> None:
 def run() -> None:
     """Runs the command."""
     name = "python -m pivq_jax.codec"
-    Program(name, sys.modules[__name__], ABOUT_MODELS, COMMANDS, _define_flags).run()
+    Program(name, sys.modules[__name__], COMMANDS, _define_flags).run()
 
 
 if __name__ == "__main__":

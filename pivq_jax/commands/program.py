@@ -17,7 +17,7 @@ from pivq_jax.common.hub import check_published, find_pretrained
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
 
-__all__ = ["ABOUT_MODELS", "Command", "Program"]
+__all__ = ["Command", "Program"]
 
 flags.disclaim_key_flags()  # flags defined here belong to the calling module
 
@@ -58,9 +58,9 @@ class Program(NamedTuple):
 
     name: str  # as it is typed
     module: ModuleType  # whose docstring is the help
-    about: str  # what the help ends with
     commands: Mapping[str, Command]
     define_flags: Callable[[], object]  # its own ones, from within the module
+    about: str = ABOUT_MODELS  # what the help ends with
 
     def run(self) -> None:
         """Parses the flags, runs the command and ends the process with its exit code."""

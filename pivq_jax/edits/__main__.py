@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from pivq_jax.commands.program import ABOUT_MODELS, Command, Program
+from pivq_jax.commands.program import Command, Program
 from pivq_jax.commands.task import Task, open_model, open_with_images
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
@@ -104,7 +104,7 @@ def _define_flags() -> None:
 def run() -> None:
     """Runs the command."""
     name = "python -m pivq_jax.edits"
-    Program(name, sys.modules[__name__], ABOUT_MODELS, COMMANDS, _define_flags).run()
+    Program(name, sys.modules[__name__], COMMANDS, _define_flags).run()
 
 
 if __name__ == "__main__":

@@ -48,13 +48,12 @@ def write_completions(session: Session, region: str, count: int) -> None:
     codes = model.complete(images_to_float(images), visible)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))
-    picture = sample_grid(shown, images, completed)
-    session.write(f"completions_{region}.png", picture)
     changed = count_changed(completed, images, visible)
     print_once(
         f"{changed} of {len(images)} completions change what is visible: codes are fitted to those"
         " pixels, which are not copied"
     )
+    session.write(f"completions_{region}.png", sample_grid(shown, images, completed))
 
 
 def count_changed(completed: np.ndarray, images: np.ndarray, visible: np.ndarray) -> int:

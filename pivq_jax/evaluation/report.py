@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,8 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.json_lines import METRICS, read_lines
-from pivq_jax.common.parallel import max_over_processes, print_once, to_first_device
+from pivq_jax.common.parallel import max_over_processes, print_once
+from pivq_jax.common.params import checksum
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
 from pivq_jax.evaluation.figures import CAPTIONS, print_metrics, sections
 from pivq_jax.evaluation.html import page
@@ -138,14 +138,6 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
         made = {"left_out": str(error)}
     seconds = round(time.perf_counter() - started, 1)
     return made | {"pictures": session.pictures, "seconds": seconds}
-
-
-def checksum(params: Any) -> int:
-    """Returns the CRC-32 of the bytes of all arrays of a tree."""
-    checksum = 0
-    for leaf in jax.tree.leaves(to_first_device(params)):
-        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
-    return checksum
 
 
 def _curves(evaluations: list[dict[str, Any]]) -> Pixels:

@@ -12,7 +12,7 @@ from functools import partial
 import jax
 from absl import flags
 
-from pivq_jax.commands.program import ABOUT_MODELS, Command, Program
+from pivq_jax.commands.program import Command, Program
 from pivq_jax.commands.task import Task, can_hold_out, hold_out, open_data, open_model
 from pivq_jax.common.errors import InputError
 
@@ -57,7 +57,7 @@ def run() -> None:
     """Runs the command."""
     commands = {"": Command(explore, takes=("address", "port"))}
     name = "python -m pivq_jax.explore"
-    Program(name, sys.modules[__name__], ABOUT_MODELS, commands, _define_flags).run()
+    Program(name, sys.modules[__name__], commands, _define_flags).run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Reading of the prior over sets of codes that was trained in a workdir; see `sampling.prior`."""
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.params import checksum
 from pivq_jax.config.check import prior_settings
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
@@ -29,7 +29,7 @@ def load_prior(
     None if there is none, or it is of another model or step, whose codes mean something else.
     """
     held = read_object(directory / DESCRIPTION)
-    own = model_step, checksum(codebook, np.float32)
+    own = model_step, checksum(codebook)
     if (held.get("model_step"), held.get("codebook", own[1])) != own:
         return None
     try:
@@ -62,8 +62,3 @@ def restore_prior(checkpoints: Checkpoints, wanted: Any, directory: Path) -> Any
         raise InputError(
             f"the prior in {directory} cannot be read: see the lines above, and delete {directory}"
         ) from error
-
-
-def checksum(array: jax.Array | np.ndarray, dtype: jax.typing.DTypeLike) -> int:
-    """Returns the CRC-32 of the bytes of an array of this type."""
-    return zlib.crc32(np.asarray(array, dtype).tobytes())

@@ -16,14 +16,15 @@ import sys
 import numpy as np
 from absl import flags
 
-from pivq_jax.commands.program import ABOUT_MODELS, Command, Program
+from pivq_jax.commands.program import Command, Program
 from pivq_jax.commands.task import Task, open_model
 from pivq_jax.common import pictures
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import print_once
+from pivq_jax.common.params import checksum
 from pivq_jax.data import Dataset
 from pivq_jax.evaluation import stages
-from pivq_jax.evaluation.report import Stage, checksum, evaluate_model
+from pivq_jax.evaluation.report import Stage, evaluate_model
 from pivq_jax.evaluation.session import Session, check_weights
 from pivq_jax.inference import TrainedModel, encode_split
 from pivq_jax.inference.opening import warn_of_other_data
@@ -38,10 +39,10 @@ from pivq_jax.training.checkpoints import check_place
 def train(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
     model, config = open_model(task), task.config
-    session = Session(model, dataset_from_config(config), task.workdir)
     if not model.space.distinct:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
-    check_place(session.workdir)
+    check_place(task.workdir)
+    session = Session(model, dataset_from_config(config), task.workdir)
     warn_of_other_data(model, session.whole)
     mirrored = " and their mirror images" if config.data.flip else ""
     print_once(f"encoding {len(session.pool):,} training images{mirrored}")
@@ -113,7 +114,7 @@ def _define_flags() -> None:
 def run() -> None:
     """Runs the command."""
     name = "python -m pivq_jax.prior"
-    Program(name, sys.modules[__name__], ABOUT_MODELS, COMMANDS, _define_flags).run()
+    Program(name, sys.modules[__name__], COMMANDS, _define_flags).run()
 
 
 if __name__ == "__main__":

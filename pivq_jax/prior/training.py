@@ -17,10 +17,10 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.lock import lock_directory
 from pivq_jax.common.parallel import make_mesh, print_once, replicated
-from pivq_jax.common.params import Params
+from pivq_jax.common.params import Params, checksum
 from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
-from pivq_jax.inference.saved_prior import DESCRIPTION, checksum, restore_prior
+from pivq_jax.inference.saved_prior import DESCRIPTION, restore_prior
 from pivq_jax.sampling.prior import (
     Prior,
     SetPrior,
@@ -65,9 +65,8 @@ def train_prior(
     Sets are int32 [M, N], the codebook is float32 [K, D], `data` identifies the images. Ctrl-C and
     SIGTERM raise Interrupted, once a checkpoint is written.
     """
-    images = {"data": data, "codes": checksum(train, np.int32)}
-    of_codebook = checksum(codebook, np.float32)
-    wanted = {"model_step": model_step, "codebook": of_codebook, **images, **settings}
+    images = {"data": data, "codes": checksum(train)}
+    wanted = {"model_step": model_step, "codebook": checksum(codebook), **images, **settings}
     network = build_prior(space, settings)
     everywhere = replicated(make_mesh())
     create, step_of, validate = _programs(network, settings, seed)
