@@ -94,8 +94,9 @@ TINY = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the option --minutes."""
+    """Adds the options --minutes and --kills."""
     parser.addoption("--minutes", type=float, help="skip what is not begun after so many minutes")
+    parser.addoption("--kills", type=int, help="kills at each stage in tests/attack; else a few")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -47,8 +47,8 @@ print(changes)
 """
 
 
-def test_a_kill_within_a_save_costs_that_save_alone(commands, tmp_path):
-    kills = 6
+def test_a_kill_within_a_save_costs_that_save_alone(commands, tmp_path, pytestconfig):
+    kills = pytestconfig.getoption("kills") or 6
     begun, rng = tmp_path / "begun", random.Random(41)
     save(begun, 1, 2)
 
@@ -95,8 +95,8 @@ sys.exit(align.main({arguments!r}))
 """
 
 
-def test_align_killed_at_random_aligns_the_same(commands, tmp_path):
-    kills = 3
+def test_align_killed_at_random_aligns_the_same(commands, tmp_path, pytestconfig):
+    kills = pytestconfig.getoption("kills") or 3
     source, rng = tmp_path / "photographs", random.Random(42)
     for i in range(12):
         photograph(source / f"part {i % 2}" / f"{i}.png", 40 + 4 * i, 0.3 * i)

@@ -1,5 +1,7 @@
 """SIGKILL at 20 random moments, and the same command again: the same bits, nothing half-written.
 
+With `--kills=20` there are as many at each stage.
+
 The moments while checkpoints are written are in tests/training/resume_test.py, 20 of their own, and
 those of a preparation in tests/data/prepare_test.py.
 """
@@ -73,14 +75,17 @@ def files_in(folder: Path) -> dict[str, str]:
     }
 
 
-def test_training_killed_at_its_start_its_codebook_and_its_evaluation(commands, tiny_run, tmp_path):
+def test_training_killed_at_its_start_its_codebook_and_its_evaluation(
+    commands, tiny_run, tmp_path, pytestconfig
+):
     """Nine kills: three in each of these."""
+    kills = pytestconfig.getoption("kills") or 3
     workdir, rng = tmp_path / "run", random.Random(39)
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
     log = workdir / "log.jsonl"
     for stage, most in (("start", 2.0), ("codebook", 0.5), ("evaluation", 3.0)):
         killed = 0
-        while killed < 3:
+        while killed < kills:
             before = log.stat().st_mtime_ns if log.exists() else 0
 
             def ready(stage: str = stage, before: int = before) -> bool:
@@ -131,9 +136,10 @@ def test_a_prior_killed_three_times(commands, tiny_run, tmp_path):
 
 @pytest.mark.parametrize("what, kills", [("compress", 2), ("decompress", 3), ("convert", 3)])
 def test_what_is_written_is_whole_or_not_there(
-    commands, tiny_run, small_folder, tmp_path, what, kills
+    commands, tiny_run, small_folder, tmp_path, what, kills, pytestconfig
 ):
     """Eight kills: at random moments of the time that the whole command takes."""
+    kills = pytestconfig.getoption("kills") or kills
     file, rng = tmp_path / "faces.pivq", random.Random(what)
     target = tmp_path / "out"
     target.mkdir()
