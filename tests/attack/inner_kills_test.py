@@ -71,7 +71,8 @@ def test_a_kill_within_a_save_costs_that_save_alone(commands, tmp_path, pytestco
             step = checkpoints.latest_step()
             assert step in (2, 3, 4)
             assert len(checkpoints.steps()) >= 2
-            for held in checkpoints.steps():
+            # One that is older may have been in deletion.
+            for held in checkpoints.steps()[-2:]:
                 state, progress = checkpoints.restore(LIKE, make_mesh(), held)
                 assert progress == {"score": float(held)}
                 jax.tree.map(np.testing.assert_array_equal, state, make_state(held))
