@@ -12,8 +12,6 @@ is where they are written, docs/pictures by default.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.common import add_model, chromium, open_model, parser_for
 from pivq_jax.explore.engine import Engine
 from pivq_jax.training.build import dataset_from_config
@@ -22,17 +20,8 @@ from tests.explore.browser import served, settle
 WIDE, NARROW = (1_600, 1_000), (400, 860)
 
 
-def state(engine: Engine) -> tuple[str, int]:
-    """The fragment of the link to the first two test images, and their number of exchanges."""
-    a, b, _ = engine.pair(*(engine.example(side).codes for side in (0, 1)))
-    start = ".".join(map(str, a))
-    return f"#m={engine.describe()['id']}&a=e0&b=e1&c={start}", int(np.count_nonzero(a != b))
-
-
 def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None:
     """Writes all pictures."""
-    start, exchanges = state(engine)
-
     def opened(size: tuple[int, int], scheme: str, fragment: str = "") -> Any:
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
         page.goto(address + fragment)
@@ -46,10 +35,10 @@ def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None
         page.screenshot(path=output / f"explorer_{name}.png", full_page=whole)
         print(f"wrote {output / f'explorer_{name}.png'}", flush=True)
 
-    page = opened(WIDE, "light", start)
+    page = opened(WIDE, "light")
     slider = page.locator("#slider")
     slider.focus()
-    for _ in range(exchanges // 2):
+    for _ in range(3):
         page.keyboard.press("ArrowRight")
     slider.blur()
     keep(page, "wide")
@@ -57,9 +46,11 @@ def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None
     page.locator("#slots .replace").first.click()
     page.wait_for_selector("#entries-list .amount >> nth=11")
     keep(page, "replace", whole=False)
-    page = opened(WIDE, "dark", start)
-    for known in engine.describe()["factors"][:1]:
-        page.get_by_label(known["name"], exact=True).select_option(label=known["values"][-1])
+    page = opened(WIDE, "dark")
+    factors = engine.describe()["factors"]
+    for known in factors[-1:]:
+        select = page.locator(f"#factor-{len(factors) - 1}")
+        select.select_option(index=len(known["values"]))
     keep(page, "dark")
     keep(opened(NARROW, "light", fragment), "narrow", whole=False)
 

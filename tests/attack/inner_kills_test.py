@@ -76,9 +76,9 @@ def test_a_kill_within_a_save_costs_that_save_alone(commands, tmp_path, pytestco
                 state, progress = checkpoints.restore(LIKE, make_mesh(), held)
                 assert progress == {"score": float(held)}
                 jax.tree.map(np.testing.assert_array_equal, state, make_state(held))
-        save(workdir, 3, 4)  # as the run that goes on does
+        save(workdir, 3, 4, 5)  # as the run that goes on does, which deletes what is left of others
         names = sorted(path.name for path in (workdir / "checkpoints").iterdir())
-        assert names == ["3", "4"]
+        assert names == ["4", "5"]
         found.append((done.code, step))
     print(f"of {changes} changes: {found}")
     assert sum(code != 0 for code, _ in found) >= kills / 2
