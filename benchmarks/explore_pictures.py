@@ -22,6 +22,7 @@ WIDE, NARROW = (1_600, 1_000), (400, 860)
 
 def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None:
     """Writes all pictures."""
+
     def opened(size: tuple[int, int], scheme: str, fragment: str = "") -> Any:
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
         page.goto(address + fragment)
@@ -47,10 +48,8 @@ def photograph(browser: Any, engine: Engine, address: str, output: Path) -> None
     page.wait_for_selector("#entries-list .amount >> nth=11")
     keep(page, "replace", whole=False)
     page = opened(WIDE, "dark")
-    factors = engine.describe()["factors"]
-    for known in factors[-1:]:
-        select = page.locator(f"#factor-{len(factors) - 1}")
-        select.select_option(index=len(known["values"]))
+    if factors := len(engine.describe()["factors"]):
+        page.locator(f"#factor-{factors - 1}").select_option(index=1)
     keep(page, "dark")
     keep(opened(NARROW, "light", fragment), "narrow", whole=False)
 
