@@ -25,7 +25,7 @@ from optax.assignment import hungarian_algorithm
 
 from benchmarks.common import parser_for
 from pivq_jax.common.files import write_json
-from pivq_jax.matching import auction, certificate, match
+from pivq_jax.matching import match
 
 SIZES = (
     (16, 64, 128),
@@ -137,14 +137,8 @@ def time_in_turns(
     return {name: statistics.median(taken) for name, taken in seconds.items()}, results
 
 
-@jax.jit
-def count_steps(cost: jax.Array) -> auction.StepCounts:
-    """Number of sequential steps of `auction` for a batch."""
-    return auction.solve(certificate.prepare(cost)[0])[2]
-
-
 def run_cell(size: tuple[int, int, int], kind: str, quick: bool) -> dict[str, Any]:
-    """Times, ratios, excesses and steps for one size and kind; prints them in a line.
+    """Times, ratios and excesses for one size and kind; prints them in a line.
 
     Excesses are the largest of the batch, relative to the optimum, or to the mean cost if that is
     larger.
@@ -163,11 +157,10 @@ def run_cell(size: tuple[int, int, int], kind: str, quick: bool) -> dict[str, An
     found = {name: results[name].columns for name in OWN if name in results}
     found |= {name: results[name] for name in PEERS if name in results}
     ratios = {name: taken / seconds["scipy"] for name, taken in seconds.items()}
-    steps = {name: int(n) for name, n in count_steps(jnp.asarray(cost))._asdict().items()}
     shown = "  ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items() if name != "scipy")
     print(
         f"{'x'.join(map(str, size)):>12} {kind:<9} scipy {1e3 * seconds['scipy']:7.2f} ms | "
-        f"{shown} | auction steps {' + '.join(map(str, steps.values()))}",
+        f"{shown}",
         flush=True,
     )
     return {
@@ -177,7 +170,6 @@ def run_cell(size: tuple[int, int, int], kind: str, quick: bool) -> dict[str, An
         "ratio": ratios,
         "excess": {name: excess(columns) for name, columns in found.items()},
         "compile_seconds": compile_seconds,
-        "steps": steps,
     }
 
 
