@@ -27,11 +27,17 @@ def parser_for(text: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=text, formatter_class=form)
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds --workdir and --pretrained, of which one must be given; see `open_model`."""
+def add_model(parser: argparse.ArgumentParser, output: str = "") -> None:
+    """Adds --workdir and --pretrained, of which one must be given; see `open_model`.
+
+    Also --output, if its default has a name; see `output_of`.
+    """
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", type=Path, help="a finished run")
     which.add_argument("--pretrained", help="a published model")
+    if output:
+        where = f"default <workdir>/{output} or runs/{output}/<model>"
+        parser.add_argument("--output", type=Path, help=where)
 
 
 def open_model(options: argparse.Namespace) -> TrainedModel:

@@ -160,9 +160,8 @@ def rows_of(
 def main() -> None:
     """Prints the table."""
     parser = parser_for(__doc__)
-    add_model(parser)
+    add_model(parser, "edits")
     parser.add_argument("--seed", type=int, default=0, help="of the values asked for")
-    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits/<model>")
     options = parser.parse_args()
     output = output_of(options, "edits")
     model = open_model(options)

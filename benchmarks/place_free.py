@@ -26,7 +26,6 @@ Writes place_free.json to --output, by default in the run:
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -222,10 +221,9 @@ def measure(model: TrainedModel, dataset: Dataset, images: int) -> dict[str, Any
 def main() -> None:
     """Measures a model, prints the figures and writes the files."""
     parser = parser_for(__doc__)
-    add_model(parser)
+    add_model(parser, "place_free")
     parser.add_argument("--data", default="", help="folder of the images, if it has moved")
     parser.add_argument("--images", type=int, default=64, help="test images with codes exchanged")
-    parser.add_argument("--output", type=Path, help="of the files; default place_free in the run")
     options = parser.parse_args()
     if options.images < 2:
         parser.error(f"--images={options.images}: give at least 2")
