@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import shutil
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.inference import TrainedModel, images_of
 
 WARM_UP = 2  # rounds of calls that are not timed: the first ones compile
+LEAST_REPEATS = 3
 
 
 def parser_for(text: str | None) -> argparse.ArgumentParser:
@@ -27,11 +29,17 @@ def parser_for(text: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=text, formatter_class=form)
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds --workdir and --pretrained, of which one must be given; see `open_model`."""
+def add_model(parser: argparse.ArgumentParser, output: str = "") -> None:
+    """Adds --workdir and --pretrained, of which one must be given; see `open_model`.
+
+    Also --output, if its default has a name; see `output_of`.
+    """
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", type=Path, help="a finished run")
     which.add_argument("--pretrained", help="a published model")
+    if output:
+        where = f"default <workdir>/{output} or runs/{output}/<model>"
+        parser.add_argument("--output", type=Path, help=where)
 
 
 def open_model(options: argparse.Namespace) -> TrainedModel:
@@ -78,15 +86,24 @@ def lpips_of(made: np.ndarray, images: np.ndarray, batch_size: int) -> float:
     return mean_lpips(((images[rows], made[rows]) for rows in batches), batch_size)
 
 
-def milliseconds_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Calls functions in turns, after `WARM_UP`; returns the median time of each."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(WARM_UP + repeats):
-        for name, call in calls.items():
-            started = time.perf_counter()
+def milliseconds_in_turns(
+    calls: Mapping[str, Callable[[], Any]], repeats: int, budget: float = math.inf
+) -> dict[str, float]:
+    """Calls functions in turns, after `WARM_UP`; returns the median time of each.
+
+    One that has taken more than `budget` seconds, in at least `LEAST_REPEATS` calls, is left out.
+    """
+    for _ in range(WARM_UP):
+        for call in calls.values():
             call()
-            times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: statistics.median(taken[WARM_UP:]) for name, taken in times.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            if len(times[name]) < LEAST_REPEATS or sum(times[name]) <= 1e3 * budget:
+                started = time.perf_counter()
+                call()
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]] = (), texts: int = 1) -> str:

@@ -13,7 +13,6 @@ nearest training image, completions without and with the prior, the original.
 
 import dataclasses
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -77,10 +76,8 @@ def completed(
 def main() -> None:
     """Prints the table."""
     parser = parser_for(__doc__)
-    add_model(parser)
+    add_model(parser, "completion")
     parser.add_argument("--images", type=int, default=200, help="test images")
-    where = "default <workdir>/completion or runs/completion/<model>"
-    parser.add_argument("--output", type=Path, help=where)
     options = parser.parse_args()
     output = output_of(options, "completion")
     model = open_model(options)

@@ -1,15 +1,14 @@
 """Measures edits of faces with a classifier of pixels, which the edits do not use.
 
     python -m benchmarks.edits --pretrained=toon_faces [--seed=0]
-    python -m benchmarks.edits --workdir=runs/faces --values happiness neutral
+    python -m benchmarks.edits --workdir=runs/faces
 
 The classifier, or judge, is a convolutional network that is trained here on the training images and
-kept in --output. Each test image gets another value of one factor, both drawn at random (from the
-values that the judge does not see in its reconstruction, and from --values if given); an image that
-can get none is left out. Prints, in all and by factor, how often the judge reads the edited image
-as asked, how many of the other factors it reads as before, how many edits lose at least one of
-them, how many codes changed, and how often it reads images and reconstructions right. Writes
-edits.json and edits.png, one face with all values, of which it names the edits that lose a factor.
+kept in --output. Each test image gets another value of one factor, both drawn at random, from the
+values that the judge does not see in its reconstruction. Prints, in all and by factor, how often
+the judge reads the edited image as asked, how many of the other factors it reads as before, how
+many codes changed, and how often it reads images and reconstructions right. Writes edits.json and
+edits.png, one face with all values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.edits.editing import all_values, learn_factors
 from pivq_jax.evaluation.session import Session
-from pivq_jax.inference import TrainedModel, decode_batched, encode_split
+from pivq_jax.inference import decode_batched, encode_split
 from pivq_jax.training.build import dataset_from_config
 
 STEPS, BATCH = 1_250, 64
@@ -110,22 +109,17 @@ def train_judge(judge: Judge, params: Any, images: np.ndarray, labels: np.ndarra
 
 
 def ask(
-    before: np.ndarray, allowed: list[list[bool]], rng: np.random.Generator
+    before: np.ndarray, counts: Sequence[int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws what each image is asked for: a factor, and a value that the judge does not see.
 
-    `before` are the values that the judge sees, int [M, A], and `allowed` says which of each factor
-    may be asked for, of at least one factor. Returns factors and values, int [M]; the value is -1
-    if there is none.
+    `before` are the values that the judge sees, int [M, A], and `counts` the numbers of values of
+    the factors; those with a single one are left out. Returns factors and values, int [M].
     """
-    editable = np.flatnonzero([any(values) for values in allowed])
+    editable = np.flatnonzero(np.asarray(counts) > 1)
     chosen = editable[rng.integers(0, len(editable), len(before))]
-    asked = np.full(len(before), -1)
-    for row, factor in enumerate(chosen):
-        others = [v for v in np.flatnonzero(allowed[factor]) if v != before[row, factor]]
-        if others:
-            asked[row] = rng.choice(others)
-    return chosen, asked
+    others = [np.setdiff1d(range(counts[a]), row[a]) for a, row in zip(chosen, before, strict=True)]
+    return chosen, np.array([rng.choice(values) for values in others])
 
 
 def rows_of(
@@ -139,60 +133,35 @@ def rows_of(
 ) -> dict[str, dict[str, float | None]]:
     """The rows of the table, of all A factors and of each; None is the mean of nothing.
 
-    Each image has a factor that is edited, `chosen` [M], its new value or -1, `asked` [M], what the
-    judge sees in its reconstruction, `before` [M, A], and in the edited image, `after` [M, A], the
-    number of codes that changed [M], and by column of the table whether it is right, bool [M, A].
+    Each image has a factor that is edited, `chosen` [M], its new value, `asked` [M], what the judge
+    sees in its reconstruction, `before` [M, A], and in the edited image, `after` [M, A], the number
+    of codes that changed [M], and by column of the table whether it is right, bool [M, A].
     """
 
     def mean(values: np.ndarray) -> float | None:
         return float(values.mean()) if values.size else None
 
-    edited = asked >= 0
     as_asked = after[np.arange(len(asked)), chosen] == asked
     other = chosen[:, None] != np.arange(len(names))
     rows: dict[str, dict[str, float | None]] = {}
     for factor, name in enumerate(["all factors", *names], -1):
-        which = edited & (chosen == factor) if factor >= 0 else edited
+        which = chosen == factor if factor >= 0 else np.ones(len(chosen), bool)
         column = slice(None) if factor < 0 else factor
         rows[name] = {
             "edits": int(which.sum()),
             "asked": mean(as_asked[which]),
             "kept": mean((after == before)[which][other[which]]),
-            "lost": int(((after != before) & other)[which].any(1).sum()),
             "changed": mean(changed[which]),
             **{of: mean(is_right[:, column]) for of, is_right in right.items()},
         }
     return rows
 
 
-def lost_in_picture(
-    model: TrainedModel,
-    codes: np.ndarray,
-    factors: Mapping[str, Sequence[str]],
-    see: Callable[[np.ndarray, int], np.ndarray],
-) -> list[str]:
-    """Names the edits of one image, of codes int32 [N], that lose another factor by the judge.
-
-    Returns a line with their number, and one for each.
-    """
-    asked = [(name, value) for name, values in factors.items() for value in values]
-    edited = [np.asarray(model.edit(codes[None], **{name: value}))[0] for name, value in asked]
-    images = decode_batched(model, np.stack([codes, *edited]), len(asked) + 1)
-    before, *after = see(images, len(images))
-    names, lines = np.array([*factors]), []
-    for (name, value), values in zip(asked, after, strict=True):
-        if lost := names[(values != before) & (names != name)].tolist():
-            lines.append(f"  {name} = {value} loses {', '.join(lost)}")
-    return [f"edits.png: {len(lines)} of {len(asked)} edits lose another factor", *lines]
-
-
 def main() -> None:
     """Prints the table."""
     parser = parser_for(__doc__)
-    add_model(parser)
+    add_model(parser, "edits")
     parser.add_argument("--seed", type=int, default=0, help="of the values asked for")
-    parser.add_argument("--values", nargs="+", help="asked for; default all")
-    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits/<model>")
     options = parser.parse_args()
     output = output_of(options, "edits")
     model = open_model(options)
@@ -207,12 +176,7 @@ def main() -> None:
     codes = encode_split(model, dataset.test, size)
     before = see(decode_batched(model, codes, size), size)
     rng, names = np.random.default_rng(options.seed), list(factors)
-    allowed = [[not options.values or v in options.values for v in factors[n]] for n in names]
-    if not any(map(any, allowed)):
-        parser.error(f"--values: no factor has one; there are {dict(factors)}")
-    chosen, asked = ask(before, allowed, rng)
-    if (asked < 0).all():
-        parser.error("--values: the judge sees them in all reconstructions: give others, too")
+    chosen, asked = ask(before, [*map(len, factors.values())], rng)
     edited = codes.copy()
     for factor, name in enumerate(names):
         for value, wanted in enumerate(factors[name]):
@@ -224,8 +188,7 @@ def main() -> None:
     changed = np.array([len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)])
     right = {"images": see(images, size) == labels, "reconstructions": before == labels}
     rows = rows_of(names, chosen, asked, before, after, changed, right)
-    head = ["edits", "read as asked", "others kept", "edits that lose one", "codes changed"]
-    head += ["images", "reconstructions"]
+    head = ["edits", "read as asked", "others kept", "codes changed", "images", "reconstructions"]
     cells = []
     for name, row in rows.items():
         values = ("" if x is None else f"{x:.3f}" if type(x) is float else x for x in row.values())
@@ -233,7 +196,6 @@ def main() -> None:
     print(markdown(["", *head], cells))
     write_json(output / "edits.json", rows)
     save_png(output / "edits.png", all_values(model, codes[0]))
-    print("\n" + "\n".join(lost_in_picture(model, codes[0], factors, see)))
 
 
 if __name__ == "__main__":

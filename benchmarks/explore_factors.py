@@ -12,7 +12,6 @@ share that is right; and the share that it calls unclear.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -48,9 +47,8 @@ def painted(
 def main() -> None:
     """Prints the table."""
     parser = parser_for(__doc__)
-    add_model(parser)
+    add_model(parser, "edits")
     parser.add_argument("--faces", type=int, default=1_000, help="(%(default)s)")
-    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits/<model>")
     options = parser.parse_args()
     model, output = open_model(options), output_of(options, "edits")
     engine = Engine(model, dataset_from_config(model.config))

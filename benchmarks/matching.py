@@ -23,9 +23,9 @@ import numpy as np
 import scipy.optimize
 from optax.assignment import hungarian_algorithm
 
-from benchmarks.common import parser_for
+from benchmarks.common import milliseconds_in_turns, parser_for
 from pivq_jax.common.files import write_json
-from pivq_jax.matching import auction, certificate, match
+from pivq_jax.matching import match
 
 SIZES = (
     (16, 64, 128),
@@ -44,7 +44,6 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 OWN = ("auto", "auction", "sinkhorn", "greedy")
 DIMENSIONS = 64
-LEAST_REPEATS = 3
 
 
 def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int = 0) -> np.ndarray:
@@ -118,40 +117,16 @@ def runners(cost: np.ndarray, quick: bool) -> tuple[dict[str, Callable[[], Any]]
     return calls, seconds
 
 
-def time_in_turns(
-    calls: dict[str, Callable[[], Any]], repeats: int, budget: float
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median seconds and the last result of each call; slow calls are repeated less often.
-
-    Each call runs once before it is timed, then at least `LEAST_REPEATS` times.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    results = {name: call() for name, call in calls.items()}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            if len(seconds[name]) >= LEAST_REPEATS and sum(seconds[name]) > budget:
-                continue
-            begin = time.perf_counter()
-            results[name] = call()
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}, results
-
-
-@jax.jit
-def count_steps(cost: jax.Array) -> auction.StepCounts:
-    """Number of sequential steps of `auction` for a batch."""
-    return auction.solve(certificate.prepare(cost)[0])[2]
-
-
 def run_cell(size: tuple[int, int, int], kind: str, quick: bool) -> dict[str, Any]:
-    """Times, ratios, excesses and steps for one size and kind; prints them in a line.
+    """Times, ratios and excesses for one size and kind; prints them in a line.
 
     Excesses are the largest of the batch, relative to the optimum, or to the mean cost if that is
     larger.
     """
     cost = make_cost(kind, *size)
     calls, compile_seconds = runners(cost, quick)
-    seconds, results = time_in_turns(calls, 5 if quick else 7, budget=0.4)
+    milliseconds = milliseconds_in_turns(calls, 5 if quick else 7, budget=0.4)
+    results = {name: call() for name, call in calls.items()}
 
     def excess(columns: Any) -> float:
         total = np.take_along_axis(cost.astype(np.float64), np.asarray(columns)[..., None], 2)
@@ -162,22 +137,19 @@ def run_cell(size: tuple[int, int, int], kind: str, quick: bool) -> dict[str, An
     reference = np.maximum(optimum, cost.mean((1, 2)))
     found = {name: results[name].columns for name in OWN if name in results}
     found |= {name: results[name] for name in PEERS if name in results}
-    ratios = {name: taken / seconds["scipy"] for name, taken in seconds.items()}
-    steps = {name: int(n) for name, n in count_steps(jnp.asarray(cost))._asdict().items()}
+    ratios = {name: taken / milliseconds["scipy"] for name, taken in milliseconds.items()}
     shown = "  ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items() if name != "scipy")
     print(
-        f"{'x'.join(map(str, size)):>12} {kind:<9} scipy {1e3 * seconds['scipy']:7.2f} ms | "
-        f"{shown} | auction steps {' + '.join(map(str, steps.values()))}",
+        f"{'x'.join(map(str, size)):>12} {kind:<9} scipy {milliseconds['scipy']:7.2f} ms | {shown}",
         flush=True,
     )
     return {
         "size": size,
         "kind": kind,
-        "milliseconds": {name: 1e3 * taken for name, taken in seconds.items()},
+        "milliseconds": milliseconds,
         "ratio": ratios,
         "excess": {name: excess(columns) for name, columns in found.items()},
         "compile_seconds": compile_seconds,
-        "steps": steps,
     }
 
 

@@ -3,15 +3,14 @@
     python -m benchmarks.place_free --workdir=runs/faces [--images=64]
     python -m benchmarks.place_free --pretrained=toon_faces
 
-Writes place_free.json and place_free.png to --output, by default in the run:
+Writes place_free.json to --output, by default in the run:
 
   change     One code of a test image is exchanged for its partner in another image, as
              recombination pairs them (`pair_codes`), sixteen random codes of each image.
              `participation` is the share of the image in which the change lies: with e the sum of
              squared changes in each of 8x8 patches, (sum e)^2 / (64 sum e^2), which is 1/64 if one
              patch changes and 1 if all change alike. Median, and quartiles, over all exchanges;
-             those that change no pixel are counted apart. The picture shows nine test images, each
-             with one code exchanged and, around grey, the change, scaled to its largest value.
+             those that change no pixel are counted apart.
   entries    Of random entries that 1 % to 50 % of training images hold, each is exchanged in eight
              of them. `place`: how often the patch that changes most is the one that the other seven
              exchanges change most often, beside how often it is the most frequent patch of all
@@ -27,7 +26,6 @@ Writes place_free.json and place_free.png to --output, by default in the run:
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,9 +35,7 @@ import numpy as np
 from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
 from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import map_over_batch
-from pivq_jax.common.pictures import Pixels, sample_grid, save_png
 from pivq_jax.data import Dataset
-from pivq_jax.data.images import images_to_uint8
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.inference import TrainedModel, encode_batches, encode_split
 from pivq_jax.inference.opening import data_of
@@ -51,7 +47,6 @@ from pivq_jax.sampling import exchange_code, pair_codes, random_parents
 AT_ONCE = 50  # images whose latents are compared with all entries
 GRID = 8  # patches of a side
 CODES = 16  # of each image
-SHOWN = 9
 TRAINING_IMAGES, TEST_IMAGES = 2_000, 1_000  # at most, for what tells of entries
 ENTRIES = 64  # at most
 EXCHANGES = 8  # of each of these entries
@@ -80,8 +75,8 @@ def decoded(model: TrainedModel, codes: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)[: len(codes)]
 
 
-def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> tuple[dict, Pixels]:
-    """Exchanges single codes of images, int32 [M, N]; returns the figures and the picture."""
+def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> dict[str, Any]:
+    """Exchanges single codes of images, int32 [M, N]; returns the figures."""
     key_parents, key_codes = jax.random.split(key)
     pairs = np.asarray(random_parents(key_parents, len(codes), len(codes)))
     a, b = codes[pairs.T]
@@ -98,20 +93,13 @@ def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> tuple[dict
     shares = participation(patch_energies(before[images], after))
     changed = np.isfinite(shares)
     quartiles = np.percentile(shares[changed], (25, 50, 75)) if changed.any() else [None] * 3
-    figures = {
+    return {
         "participation": quartiles[1],
         "participation_quartiles": [quartiles[0], quartiles[2]],
         "exchanges": len(shares),
         "without_change": int((~changed).sum()),
         "mean_change": float(np.abs(after - before[images]).mean() * 127.5),  # grey levels
     }
-    shown = np.unique(images, return_index=True)[1][:SHOWN]
-    pair = before[images[shown]], after[shown]
-    difference = pair[1] - pair[0]
-    largest = np.abs(difference).max((1, 2, 3), keepdims=True)
-    scaled = difference / np.maximum(largest, 1e-6)
-    rows = [np.asarray(images_to_uint8(jnp.asarray(x))) for x in (*pair, scaled)]
-    return figures, sample_grid(rows[0], rows[1], rows[2])
 
 
 def entries(
@@ -215,38 +203,33 @@ def matching(model: TrainedModel, source: Source) -> dict[str, float]:
     }
 
 
-def measure(model: TrainedModel, dataset: Dataset, images: int) -> tuple[dict[str, Any], Pixels]:
-    """Returns all figures, and the picture of single codes."""
+def measure(model: TrainedModel, dataset: Dataset, images: int) -> dict[str, Any]:
+    """Returns all figures."""
     keys = jax.random.split(jax.random.key(model.config.seed), 3)
     few, test = first_images(dataset.test, images), first_images(dataset.test, TEST_IMAGES)
     train = first_images(dataset.train, TRAINING_IMAGES)
     codes = encode_split(model, few)
-    changed, picture = change(model, codes, keys[0])
-    figures = {
+    return {
         "images": len(few),
-        "change": changed,
+        "change": change(model, codes, keys[0]),
         "entries": entries(model, train, test, keys[1]),
         "order": order(model, codes, keys[2]),
         "matching": matching(model, test),
     }
-    return figures, picture
 
 
 def main() -> None:
     """Measures a model, prints the figures and writes the files."""
     parser = parser_for(__doc__)
-    add_model(parser)
+    add_model(parser, "place_free")
     parser.add_argument("--data", default="", help="folder of the images, if it has moved")
     parser.add_argument("--images", type=int, default=64, help="test images with codes exchanged")
-    parser.add_argument("--output", type=Path, help="of the files; default place_free in the run")
     options = parser.parse_args()
     if options.images < 2:
         parser.error(f"--images={options.images}: give at least 2")
     model = open_model(options)
-    figures, picture = measure(model, data_of(model, options.data), options.images)
-    folder = output_of(options, "place_free")
-    write_json(folder / "place_free.json", figures)
-    save_png(folder / "place_free.png", picture)
+    figures = measure(model, data_of(model, options.data), options.images)
+    write_json(output_of(options, "place_free") / "place_free.json", figures)
     print(json.dumps(figures, indent=1))
 
 

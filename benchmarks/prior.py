@@ -20,7 +20,6 @@ import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -44,10 +43,8 @@ CANDIDATES = ((0, True), (16, True), (0, False), (16, False))
 def main() -> None:
     """Prints the tables."""
     parser = parser_for(__doc__)
-    add_model(parser)
+    add_model(parser, "prior_comparison")
     parser.add_argument("--samples", type=int, default=1_000)
-    where = "default <workdir>/prior_comparison or runs/prior_comparison/<model>"
-    parser.add_argument("--output", type=Path, help=where)
     options = parser.parse_args()
     output = output_of(options, "prior_comparison")
     model = open_model(options)

@@ -1,6 +1,6 @@
 """Compares sets, multisets and sequences of codes, trained under equal conditions.
 
-    python -m benchmarks.quantizers [--codes 16] [--seeds 0 1 2] [--steps=2000] [--set=NAME=VALUE]
+    python -m benchmarks.quantizers [--codes 16] [--seeds 0 1 2] [--steps=2000]
 
 Trains --config with each kind of quantizer, number of codes and seed for --steps, with the codebook
 from a quarter of them on, each in a folder of --output. Finished runs are not repeated, so the same
@@ -98,12 +98,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--config", default="configs/toon_faces.py:large")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field")
     parser.add_argument("--output", type=Path, default=Path("runs/quantizers"), help="of runs")
     options = parser.parse_args()
-    if malformed := [change for change in options.set if "=" not in change]:
-        parser.error(f"--set={malformed[0]}: give NAME=VALUE, as in --set=model.width=96")
-    of_all = dict(change.split("=", 1) for change in options.set)
     runs: Runs = {}
     for count in sorted(options.codes):
         for kind in KINDS:
@@ -115,11 +111,9 @@ def main() -> None:
                     "quantizer.kind": kind,
                     "model.num_codes": count,
                 }
-                name = ",".join([kind, str(count), str(options.steps), str(seed), *options.set])
-                workdir = options.output / name.replace("/", "_")
-                runs.setdefault((kind, count), []).append(
-                    train(options.config, fields | of_all, workdir)
-                )
+                workdir = options.output / f"{kind},{count},{options.steps},{seed}"
+                metrics = train(options.config, fields, workdir)
+                runs.setdefault((kind, count), []).append(metrics)
     print(table(runs))
     if len(options.codes) > 1:
         plot(runs, options.output / "rate_distortion.png")

@@ -1,7 +1,7 @@
 """Compares the model with its PyTorch counterpart: training step, encoding, decoding, sampling.
 
     python -m benchmarks.versus_torch [--config=configs/toon_faces.py] [--turns=12] [--no-compile]
-        [--batch-size=N] [--optimizer=muon|adamw]
+        [--batch-size=N]
 
 Both have the same weights, shapes, batches and optimizer and give the same numbers
 (tests/interop/reference_test.py). PyTorch's side is the plain reference, which also computes what
@@ -29,7 +29,6 @@ import torch
 from benchmarks.common import parser_for
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
-from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.torch_model import PIVQ as Reference
@@ -191,12 +190,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--batch-size", type=int, help="default: that of the config")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="default: that of the config")
     options = parser.parse_args()
     left_out = ("loss.perceptual", "adversarial.weight", "adversarial.recombined_weight")
     changes: dict[str, Any] = dict.fromkeys(left_out, 0.0)
     changes |= {"train.batch_size": options.batch_size} if options.batch_size else {}
-    changes |= {"optimizer.name": options.optimizer} if options.optimizer else {}
     config = load_config(options.config).with_fields(changes)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves GPU memory to PyTorch
     spawn = multiprocessing.get_context("spawn")

@@ -1,9 +1,11 @@
-"""The exchange of half of the codes of two images, as the loss on recombined sets makes it."""
+"""The exchange of codes of two images, and that of half of them, as the loss makes it."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pivq_jax.codes.pairing import pair, rank_of_pairs
 from pivq_jax.codes.space import CodeSpace
@@ -14,7 +16,7 @@ def beside_hyperplane(
     partners: jax.Array,
     codebook: jax.Array,
     key: jax.Array,
-    fraction: jax.typing.ArrayLike,
+    fraction: ArrayLike,
 ) -> jax.Array:
     """Chooses the pairs on one side of a random hyperplane, bool [B, N].
 
@@ -31,6 +33,26 @@ def beside_hyperplane(
     return paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
 
 
+def exchange(
+    space: CodeSpace,
+    codebook: ArrayLike,
+    codes_a: ArrayLike,
+    codes_b: ArrayLike,
+    choose: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    lift: jax.Array | None = None,
+) -> jax.Array:
+    """Exchanges the codes of A that are chosen for their partners in B, with which they are paired.
+
+    Codes are int [..., N], the codebook is float [K, D]; `pair` has the log lift. `choose` maps the
+    codes of A and their partners, int32 [B, N], and the codebook, float32, to bool [B, N]. Returns
+    int32 [..., N], in canonical order. Raises ValueError if shapes are wrong or codes no integers.
+    """
+    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
+    first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
+    chosen = choose(first, partners, codebook)
+    return space.canonical(jnp.where(chosen, partners, first)).reshape(codes_a.shape)
+
+
 def exchange_half(
     space: CodeSpace, codebook: jax.Array, codes_a: jax.Array, codes_b: jax.Array, key: jax.Array
 ) -> jax.Array:
@@ -38,7 +60,5 @@ def exchange_half(
 
     Codes are int32 [N], the codebook is float32 [K, D]. Returns int32 [N].
     """
-    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
-    first, partners, _ = pair(space, codebook, codes_a, codes_b)
-    exchanged = beside_hyperplane(first, partners, codebook, key, 0.5)
-    return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
+    choose = partial(beside_hyperplane, key=key, fraction=0.5)
+    return exchange(space, codebook, codes_a, codes_b, choose)

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from pivq_jax.common.errors import InputError, brief
 
 _REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # packages that etils reads remote storage with
 _NEW = ".pivq_jax.new."  # prefix of the folders of files that are not yet in their place
+_TEMPORARY = f".*.{'[0-9a-f]' * 32}.tmp"  # files that `write_atomically` has not yet renamed
+_ABANDONED = 3_600  # seconds after the last write to such a file; clocks of machines may differ
 MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
 
 
@@ -244,12 +247,16 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes | Iterator[bytes]) -> None:
-    """Writes a file, with its directories; even a power cut leaves the old or the new content."""
+    """Writes a file, with its directories; even a power cut leaves the old or the new content.
+
+    The first write of a process to a folder deletes temporary files that killed ones have left.
+    """
     parts = iter([content]) if isinstance(content, bytes) else content
     if is_remote(path):  # where an object appears whole or not at all
         path.write_bytes(b"".join(parts))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(path.parent.absolute())
     # A name that no other process uses, never too long for a file system.
     temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")
     try:
@@ -261,6 +268,16 @@ def write_atomically(path: Path, content: bytes | Iterator[bytes]) -> None:
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache  # listing a folder for each of its many files would take long
+def _delete_abandoned(folder: Path) -> None:
+    """Deletes temporary files of a folder that no process can be writing any more, by their age."""
+    last = time.time() - _ABANDONED
+    for path in folder.glob(_TEMPORARY):
+        with contextlib.suppress(OSError):  # another process has deleted it, or it is not ours
+            if path.stat().st_mtime < last:
+                path.unlink()
 
 
 def replace_together(directory: Path, contents: Mapping[str, bytes | None]) -> None:

@@ -27,12 +27,14 @@ def load_prior(
     """Loads the prior with the best validation of a directory in which one is trained.
 
     None if there is none, or it is of another model or step, whose codes mean something else.
+    Raises InputError if its description or its checkpoint is damaged.
     """
     held = read_object(directory / DESCRIPTION)
-    own = model_step, checksum(codebook)
-    if (held.get("model_step"), held.get("codebook", own[1])) != own:
+    if held.get("model_step") != model_step:
         return None
     try:
+        if held["codebook"] != checksum(codebook):
+            return None
         settings = prior_settings({name: held[name] for name in dict(PriorConfig())})
     except (KeyError, InputError) as error:
         raise InputError(

@@ -47,7 +47,7 @@ def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
         float32 [..., N, K], at least 0.
     """
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-    with jax.named_scope("distances"):  # benchmarks/training_step.py looks for this name
+    with jax.named_scope("distances"):  # profiles have it by this name
         products = jnp.einsum("...nd,...kd->...nk", x, y, precision=jax.lax.Precision.HIGHEST)
         norms = jnp.sum(x**2, -1)[..., :, None] + jnp.sum(y**2, -1)[..., None, :]
         distances = norms - 2 * products

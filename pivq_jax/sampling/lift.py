@@ -43,45 +43,66 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
 def improve_exchange(
     codes_a: jax.Array, partners: jax.Array, exchanged: jax.Array, lift: jax.Array, slack: ArrayLike
 ) -> jax.Array:
-    """Makes the best move as long as it adds to the plausibility, the sum of the log lifts of all
-    pairs of codes: keeps an exchanged pair, exchanges a kept one, or both (Kernighan and Lin 1970).
-    The number of exchanged pairs changes by at most `slack`. All arrays are of one image, [N]; a
-    code without a partner is its own.
+    """Changes which pairs of two images are exchanged, as long as the set gets more plausible.
+
+    The plausibility of a set is the sum of the log lifts of all pairs of its codes. A move keeps a
+    pair that was exchanged, exchanges one that was kept, or does both at once; the best move is
+    made until none gains any more (Kernighan and Lin 1970). The number of exchanged pairs changes
+    by at most `slack`.
+
+    For example, A has the codes 0, 1, 2, 3 and B, in the order of pairs, 4, 5, 2, 6: code 2 is in
+    both images, so its partner is itself. With `exchanged` (True, False, False, False) the set is
+    {4, 1, 2, 3}. If 4 never occurs with 3 (a low lift) and 6 often occurs with 1, the best
+    move with `slack` 0 keeps pair 0 and exchanges pair 3, for the set {0, 1, 2, 6}. With `slack` 1
+    it could also do only one of the two.
+
+    Args:
+        codes_a: int32 [N], the codes of A.
+        partners: int32 [N], their partners in B; a code without one is its own.
+        exchanged: bool [N], pairs that are exchanged at first.
+        lift: float32 [K, K], see `log_lift`.
+        slack: scalar, at least 0.
+
+    Returns:
+        bool [N], the pairs to exchange.
     """
     n = codes_a.shape[0]
     paired = codes_a != partners
     quota = exchanged.sum()
-    a_a = lift[codes_a[:, None], codes_a]
-    a_b = lift[codes_a[:, None], partners]
-    b_b = lift[partners[:, None], partners]
-    # The two codes of a pair are never in the set together.
-    own = jnp.eye(n, dtype=bool)
-    a_a, a_b, b_b = (jnp.where(own, 0.0, table) for table in (a_a, a_b, b_b))
+
+    # x_y[i, j] is the lift of code i of image X with code j of image Y. The two codes of a pair are
+    # never in the set together, nor does a code count with itself: zero on the diagonals.
+    def between(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(jnp.eye(n, dtype=bool), 0.0, lift[x[:, None], y])
+
+    a_a, a_b, b_b = (
+        between(codes_a, codes_a),
+        between(codes_a, partners),
+        between(partners, partners),
+    )
     b_a = a_b.T
-    # Symmetric, as all tables but a_b and b_a are. The additional pair stands for none: a move
-    # that exchanges or keeps it changes one pair only.
-    correction = jnp.pad(a_b + b_a - a_a - b_b, (0, 1))
+    # What moving i and j at once gains beyond moving each alone, when one is exchanged and the
+    # other is not. Column N, of zeros, stands for no second pair: only pair i is moved.
+    together = jnp.pad(a_b + b_a - a_a - b_b, (0, 1))
 
     def best_move(exchanged: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The pair to keep, the pair to exchange instead, and the gain in plausibility.
-
-        The gain of i and j is change[j] - change[i] + correction[i, j].
-        """
-        rows = exchanged[:, None]
-        with_a = jnp.where(rows, b_a, a_a).sum(0)  # lifts of code i of A with the other codes
-        with_b = jnp.where(rows, b_b, a_b).sum(0)
-        change = with_b - with_a  # if pair i is exchanged
+        """The pair to keep and the pair to exchange, N for none, and the gain in plausibility."""
+        in_set = exchanged[:, None]
+        with_a = jnp.where(in_set, b_a, a_a).sum(0)  # lifts of code i of A with the other codes
+        with_b = jnp.where(in_set, b_b, a_b).sum(0)  # and those of its partner
+        change = with_b - with_a  # of the plausibility, if pair i is exchanged
         more = exchanged.sum() - quota
-        forth = jnp.append(
-            jnp.where(paired & ~exchanged, change, -jnp.inf),
-            jnp.where(more + slack > 0, 0, -jnp.inf),
-        )
-        back = jnp.append(
-            jnp.where(paired & exchanged, -change, -jnp.inf), jnp.where(more < slack, 0, -jnp.inf)
-        )
-        gains = (forth[:, None] + correction).max(0) + back  # of the best move for each i
-        i = jnp.argmax(gains)
-        return i, jnp.argmax(forth + correction[i]), gains[i]
+        # Gains of single moves; the last entry is that of no move. -inf forbids what is not a pair,
+        # is already so, or would change the number of exchanged pairs by too much.
+        may_exchange, may_keep = paired & ~exchanged, paired & exchanged
+        exchange = jnp.where(may_exchange, change, -jnp.inf)
+        exchange = jnp.append(exchange, jnp.where(more + slack > 0, 0, -jnp.inf))
+        keep = jnp.where(may_keep, -change, -jnp.inf)
+        keep = jnp.append(keep, jnp.where(more < slack, 0, -jnp.inf))
+        best_with = (exchange[:, None] + together).max(0) + keep  # the best move that keeps pair i
+        i = jnp.argmax(best_with)
+        j = jnp.argmax(exchange + together[i])
+        return i, j, best_with[i]
 
     Carry = tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -91,8 +112,9 @@ def improve_exchange(
         return (gain > 1e-3) & (moves < n * n)
 
     def move(carry: Carry) -> Carry:
-        exchanged, (back, forth, _), moves = carry
-        exchanged = exchanged.at[back].set(False, mode="drop").at[forth].set(True, mode="drop")
+        exchanged, (kept, added, _), moves = carry
+        # Index N, of no pair, lies outside and changes nothing.
+        exchanged = exchanged.at[kept].set(False, mode="drop").at[added].set(True, mode="drop")
         return exchanged, best_move(exchanged), moves + 1
 
     start = (exchanged, best_move(exchanged), jnp.int32(0))

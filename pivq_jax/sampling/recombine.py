@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pivq_jax.codes.pairing import pair, pair_codes, rank_of_pairs
+from pivq_jax.codes.exchange import exchange
+from pivq_jax.codes.pairing import pair, rank_of_pairs
 from pivq_jax.codes.space import CodeSpace
 from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
 from pivq_jax.sampling.parents import near_parents
@@ -60,7 +61,6 @@ def recombine(
         ValueError: if shapes are wrong, codes are not integers, a concrete `fraction` is outside
             [0, 1], or `lift` or `prior` does not fit.
     """
-    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
     fraction = _check_fraction(fraction)
     lift = _check_lift(space, lift)
     network = prior.network if prior else None
@@ -69,11 +69,16 @@ def recombine(
             f"a prior over sets of {network.codebook_size} codes judges none of kind"
             f" {space.kind!r} of {space.codebook_size}: give the prior of this model"
         )
-    first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
-    exchanged = choose_pairs(
-        space, first, partners, codebook, key, fraction, lift, candidates, prior
+    choose = partial(
+        choose_pairs,
+        space,
+        key=key,
+        fraction=fraction,
+        lift=lift,
+        candidates=candidates,
+        prior=prior,
     )
-    return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
+    return exchange(space, codebook, codes_a, codes_b, choose, lift)
 
 
 def recombine_many(
@@ -172,8 +177,7 @@ def exchange_code(
 
     All its copies in A that are not also in B are exchanged; if there are none, A is returned.
     """
-    first, partners, _ = pair_codes(space, codebook, codes_a, codes_b)
-    return space.canonical(jnp.where(first == code, partners, first))
+    return exchange(space, codebook, codes_a, codes_b, lambda first, *_: first == code)
 
 
 @partial(jax.jit, static_argnames=("space", "steps"))

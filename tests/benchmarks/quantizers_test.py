@@ -52,9 +52,6 @@ def test_each_kind_number_and_seed_is_trained_once(trained, monkeypatch, tmp_pat
     assert head.startswith("|  | matching, N = 8 | nearest, N = 8 |") and psnr.count("±") == 6
     quantizers.main()
     assert len(trained) == 12  # they are there
-    monkeypatch.setattr(sys, "argv", ["quantizers", f"--output={tmp_path}", "--set=model.width=96"])
-    quantizers.main()
-    assert len(trained) == 15 and trained[-1]["model.width"] == 96
 
 
 def test_means_are_over_seeds_and_what_a_run_lacks_is_left_empty():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,33 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
     with new_folder(target) as folder:
         (folder / "whole").touch()
     assert os.listdir(target) == ["whole"] and set(tmp_path.iterdir()) == {target, other}
+
+
+KILLED_WRITE = """
+import os, signal, sys
+from pathlib import Path
+from pivq_jax.common.files import write_atomically
+
+def content():
+    yield b"half"
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_atomically(Path(sys.argv[1]), content())
+"""
+
+
+def test_a_temporary_file_of_a_killed_process_is_deleted_an_hour_later(tmp_path):
+    """Until then another process may be writing it; other files stay."""
+    target, young, other = (tmp_path / n for n in ("a.json", f".b.{'0' * 32}.tmp", ".c.tmp"))
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITE, str(target)])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    young.touch()
+    other.touch()
+    for path in (left, other):
+        os.utime(path, (time.time() - 3_700,) * 2)
+    write_atomically(target, b"whole")
+    assert {*tmp_path.iterdir()} == {target, young, other}
 
 
 @pytest.fixture

@@ -88,6 +88,14 @@ def test_moves_end_where_no_move_helps(seed, common, slack):
             assert value(moved) <= best + 2e-3
 
 
+def test_the_example_of_the_docstring():
+    codes, partners = np.array([0, 1, 2, 3]), np.array([4, 5, 2, 6])
+    lift = np.zeros((7, 7), np.float32)
+    lift[[3, 4], [4, 3]], lift[[1, 6], [6, 1]] = -2, 2
+    exchanged = improve(codes, partners, np.array([True, False, False, False]), lift, 0)
+    assert np.where(exchanged, partners, codes).tolist() == [0, 1, 2, 6]
+
+
 def test_codes_that_belong_together_move_together():
     """Five of eight pairs show one thing: half of the pairs would tear it apart."""
     lift = np.full((16, 16), -1.0, np.float32)
