@@ -119,9 +119,9 @@ def write_report(
         for name in CAPTIONS.keys() - pictures:  # from earlier weights
             (folder / f"{name}.png").unlink(missing_ok=True)
         title = f"{config.name}, step {model.step:,}"
-        first: dict[str, list[Part]] = {"Verdict": [*verdict(metrics)]}
-        first["Command and config"] = _origin(config)
-        html = page(title, first | sections(metrics, folder))
+        shown: dict[str, list[Part]] = {"Verdict": [*verdict(metrics)]}
+        shown["Command and config"] = _origin(config)
+        html = page(title, shown | sections(metrics, folder))
         write_atomically(folder / "index.html", html.encode())
     return metrics
 

@@ -45,7 +45,7 @@ def verdict(metrics: dict[str, Any]) -> list[str]:
     weak = set()
     for name, title in {"fid": fid, **SPREAD, "rfid": f"r{fid}"}.items():
         reference = name.removeprefix("r") if name == "rfid" else name
-        values = metrics.get(name), real.get(reference), averaged.get(reference)
+        values: list[Any] = [metrics.get(name), real.get(reference), averaged.get(reference)]
         if None in values:
             continue
         kind = _judge(*values, rises=name in SPREAD)
@@ -70,7 +70,7 @@ def verdict(metrics: dict[str, Any]) -> list[str]:
     return [*said, "Figures do not see everything: look at the images."]
 
 
-def _judge(value: float, real: float, averaged: float, rises: bool) -> str:
+def _judge(value: float, real: float, averaged: float, *, rises: bool) -> str:
     """Judges one figure by its references; `rises` if more is better."""
     if not rises:
         value, real, averaged = -value, -real, -averaged
