@@ -30,6 +30,7 @@ def run(request: dict) -> int:
             exec(compile(request["code"], "<test>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = ["", *request["arguments"]]
+            sys.orig_argv = [sys.executable, "-m", request["module"], *request["arguments"]]
             runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as exit_request:

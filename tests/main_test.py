@@ -62,7 +62,7 @@ def test_a_check_says_that_it_is_no_model_and_an_evaluation_what_to_open(trained
     page, figures = (trained.workdir / name for name in ("report/index.html", "metrics.json"))
     assert f"open {page}; all figures are in {figures}" in lines
     assert next(line for line in lines if "PSNR, dB" in line).split()[-1] == (
-        f"{trained.metrics['psnr']:.4g}"
+        f"{trained.metrics['psnr']:.3g}"
     )
 
 

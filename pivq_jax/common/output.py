@@ -1,4 +1,4 @@
-"""Progress bars; standard output that may be lost: a closed pipe or terminal, a full disk."""
+"""Progress bars; numbers as text; standard output that may be lost, as where a disk is full."""
 
 import contextlib
 import os
@@ -12,6 +12,13 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     from tqdm import tqdm  # opening a model does without
 
     return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10.0, **options)
+
+
+def as_text(value: object) -> str:
+    """Returns a value as text: a float with three digits, or whole from 1,000 on as any integer."""
+    if isinstance(value, float) and abs(value) < 999.5:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else f"{value}"
 
 
 def print_and_exit(text: str) -> NoReturn:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.common.files import as_path, write_atomically
+from pivq_jax.common.output import as_text
 
 __all__ = ["save_png"]
 
@@ -103,9 +104,9 @@ def curve_chart(
     draw.line(line, (70, 110, 180), 2)
     for point in line:
         draw.circle(point, 2, (70, 110, 180))
-    draw.text((left, 4), f"{title}: {values[-1]:.4g}", "black", font)
-    draw.text((4, top - 6), f"{high:.4g}", "grey", font)
-    draw.text((4, top + height - 8), f"{low:.4g}", "grey", font)
+    draw.text((left, 4), f"{title}: {as_text(values[-1])}", "black", font)
+    draw.text((4, top - 6), as_text(high), "grey", font)
+    draw.text((4, top + height - 8), as_text(low), "grey", font)
     return np.asarray(canvas)
 
 

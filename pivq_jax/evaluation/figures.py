@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pivq_jax.common.output import as_text
 from pivq_jax.evaluation.evaluator import IMAGES
-from pivq_jax.evaluation.html import Part, Picture, Table, cell
+from pivq_jax.evaluation.html import Part, Picture, Table
 
 NAMES = {
     "Model": {
@@ -93,7 +94,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 def _text(table: Table) -> str:
     """Lays a table out for a console, indented."""
-    rows = [[cell(each) for each in row] for row in (table.header, *table.rows)]
+    rows = [[as_text(each) for each in row] for row in (table.header, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
@@ -150,7 +151,7 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
 def named(metrics: dict[str, Any], group: str) -> Table:
     """The figures of a group of `NAMES`."""
     rows = [
-        (title.replace("FID", _fid(metrics)), metrics[name])
+        (title.replace("FID", fid_name(metrics)), metrics[name])
         for name, title in NAMES[group].items()
         if metrics.get(name) is not None
     ]
@@ -159,7 +160,7 @@ def named(metrics: dict[str, Any], group: str) -> Table:
 
 def distribution(metrics: dict[str, Any]) -> Table:
     """How samples, and what they are compared with, are spread beside test images."""
-    columns = {"sample_images": "images", "fid": _fid(metrics), **SPREAD}
+    columns = {"sample_images": "images", "fid": fid_name(metrics), **SPREAD}
     return _by_row("", _compared(metrics), columns)
 
 
@@ -171,7 +172,7 @@ def _spread(metrics: dict[str, Any]) -> list[Part]:
         " against real ones are what new real images reach. Features:"
         f" {metrics['feature_network']}. Images: {metrics['feature_preprocessing']}."
     )
-    if _fid(metrics) != "FID":
+    if fid_name(metrics) != "FID":
         about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
     parts: list[Part] = [about, distribution(metrics)]
     for name, title in {"quadrants": "quadrants", "k3": "k = 3"}.items():
@@ -237,6 +238,6 @@ def _compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _fid(metrics: dict[str, Any]) -> str:
+def fid_name(metrics: dict[str, Any]) -> str:
     """`FID` of the network that defines it; `VGG-FID` is not comparable with that of papers."""
     return "VGG-FID" if metrics.get("feature_network", "").startswith("VGG") else "FID"

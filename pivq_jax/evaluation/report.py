@@ -1,6 +1,7 @@
 """The evaluation report, `metrics.json` and `report/index.html`, computed stage by stage."""
 
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,17 +11,21 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.json_lines import METRICS, read_lines
 from pivq_jax.common.parallel import max_over_processes, print_once
 from pivq_jax.common.params import checksum
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
+from pivq_jax.config import Config
 from pivq_jax.evaluation.figures import CAPTIONS, print_metrics, sections
-from pivq_jax.evaluation.html import page
+from pivq_jax.evaluation.html import Lines, Part, Table, page
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.evaluation.stages import STAGES
+from pivq_jax.evaluation.verdict import verdict
 from pivq_jax.inference.opening import warn_of_other_data
 
 
@@ -114,7 +119,10 @@ def write_report(
         for name in CAPTIONS.keys() - pictures:  # from earlier weights
             (folder / f"{name}.png").unlink(missing_ok=True)
         title = f"{config.name}, step {model.step:,}"
-        write_atomically(folder / "index.html", page(title, sections(metrics, folder)).encode())
+        shown: dict[str, list[Part]] = {"Verdict": [*verdict(metrics)]}
+        shown["Command and config"] = _origin(config)
+        html = page(title, shown | sections(metrics, folder))
+        write_atomically(folder / "index.html", html.encode())
     return metrics
 
 
@@ -138,6 +146,18 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
         made = {"left_out": str(error)}
     seconds = round(time.perf_counter() - started, 1)
     return made | {"pictures": session.pictures, "seconds": seconds}
+
+
+def _origin(config: Config) -> list[Part]:
+    """The command and the versions that wrote a page, and the config of its model."""
+    fields = flatten_dict(config.to_dict(), sep=".")
+    return [
+        "This page was written by:",
+        Lines(shlex.join(["python", *sys.orig_argv[1:]])),
+        Table(("", ""), [("pivq_jax", pivq_jax.__version__), ("jax", jax.__version__)]),
+        "The config of the model and of its evaluation:",
+        Lines("\n".join(f"{name} = {value!r}" for name, value in fields.items())),
+    ]
 
 
 def _curves(evaluations: list[dict[str, Any]]) -> Pixels:

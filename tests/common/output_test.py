@@ -1,4 +1,4 @@
-"""Output that is lost ends no command."""
+"""Output that is lost ends no command; numbers have three digits."""
 
 import contextlib
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pivq_jax.common.output import as_text
 
 COMMAND = r"""
 import sys
@@ -82,3 +84,15 @@ def test_help_that_no_one_reads_ends_in_silence(command, where, code, lines):
     with lost(where) as place:
         done = subprocess.run(arguments, stdout=place, stderr=subprocess.PIPE, text=True)
     assert done.returncode == code and len(done.stderr.splitlines()) == lines
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        *((0.0, "0"), (12.3456, "12.3"), (-0.00123456, "-0.00123"), (946.4, "946")),
+        *((999.4, "999"), (999.6, "1,000"), (5961.44, "5,961"), (-1234.5678, "-1,235")),
+        *((16, "16"), (2_908_524, "2,908,524"), ("0.12.0", "0.12.0"), (float("nan"), "nan")),
+    ],
+)
+def test_numbers_have_three_digits_and_are_whole_from_a_thousand_on(value, text):
+    assert as_text(value) == text

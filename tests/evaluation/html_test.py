@@ -3,7 +3,7 @@
 import base64
 from html.parser import HTMLParser
 
-from pivq_jax.evaluation.html import Picture, Table, page
+from pivq_jax.evaluation.html import Lines, Picture, Table, page
 
 
 class Reader(HTMLParser):
@@ -14,10 +14,15 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.found: dict[str, list[str]] = {}
         self.sources: list[str] = []
+        self.targets: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.targets += [f"#{given['id']}"] if "id" in given else []
+        self.links += [given["href"]] if "href" in given else []
         if tag == "img":
-            self.sources.append(dict(attributes)["src"])
+            self.sources.append(given["src"])
         elif tag != "meta":
             self.open.append(tag)
 
@@ -34,13 +39,20 @@ def test_page():
     sections = {
         "First & last": ["A < B", Table(("", "value"), [("pi", 3.14159265), ("n", 12000)])],
         "Pictures": [Picture(png, 'a "face"')],
+        "Command": [Lines("a <b>\n  c")],
     }
     reader = Reader()
     reader.feed(page("Run <1>", sections))
     assert not reader.open
     assert reader.found["title"] == reader.found["h1"] == ["Run <1>"]
-    assert reader.found["h2"] == ["First & last", "Pictures"]
+    assert reader.found["h2"] == ["First & last", "Pictures", "Command"]
     assert reader.found["p"] == ["A < B"]
-    assert reader.found["td"] == ["pi", "3.142", "n", "12000"]
+    assert reader.found["td"] == ["pi", "3.14", "n", "12,000"]
+    assert reader.found["pre"] == ["a <b>\n  c"]
+    assert reader.found["a"] == [
+        "Pictures",
+        "Command",
+    ]  # the first section stands above the contents
+    assert reader.links == reader.targets[1:] and len({*reader.targets}) == 3
     assert reader.found["figcaption"] == ['a "face"']
     assert reader.sources == ["data:image/png;base64," + base64.b64encode(png).decode()]

@@ -2,20 +2,25 @@
 
 import base64
 import dataclasses
+import html
 import json
 import math
 import re
+import shlex
 import shutil
+import sys
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+import pivq_jax
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import figures, report
 from pivq_jax.evaluation.session import Session
+from pivq_jax.evaluation.verdict import verdict
 from tests.parameters import with_settings
 
 STAGES = (
@@ -73,7 +78,32 @@ def test_report_is_one_page_with_every_picture(trained):
     assert set(embedded) == held
     body = re.sub(r"base64,[^\"]+", "", text.split("<body>")[1])
     assert "http" not in body  # nothing is loaded
-    assert f"{trained.metrics['psnr']:.4g}" in text
+    assert f"<td>{trained.metrics['psnr']:.3g}</td>" in text
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles[:3] == ["Verdict", "Command and config", "Model"]
+    assert [html.escape(x) for x in verdict(trained.metrics)] == re.findall(
+        r"<p>(.*?)</p>", text.split("<nav>")[0]
+    )
+    command, config = map(html.unescape, re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL))
+    assert shlex.split(command)[1:3] == ["-m", "pivq_jax.main"]
+    assert {*trained.arguments} <= {*shlex.split(command)}
+    assert "data.image_size = 32\n" in config and f"<td>{pivq_jax.__version__}</td>" in text
+
+
+def test_the_command_is_that_of_the_page_and_nothing_is_evaluated_again_for_it(
+    trained_model, tmp_path, monkeypatch
+):
+    done: list[Session] = []
+    monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
+    session = Session(trained_model, load_dataset("random", image_size=16), tmp_path)
+    kept = []
+    for name in ("first", "second one"):
+        monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-m", name])
+        report.write_report(session)
+        kept.append((tmp_path / "report" / "counted.json").read_bytes())
+    text = html.unescape((tmp_path / "report" / "index.html").read_text())
+    assert "<pre>python -m 'second one'</pre>" in text and "python -m first" not in text
+    assert len(done) == 1 and kept[0] == kept[1]
 
 
 @pytest.mark.slow
@@ -199,7 +229,8 @@ def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
     assert "too few for k = 50 neighbours" in metrics["left_out"]["distribution"]
     text = (workdir / "report" / "index.html").read_text()
     assert "too few for k = 50 neighbours" in text
-    assert f"{trained.metrics['psnr']:.4g}" not in text
+    psnr = re.findall(r"<td>PSNR, dB</td><td>(.*?)</td>", text)
+    assert psnr == [f"{metrics['psnr']:.3g}"]
 
 
 def test_metrics_of_the_run(trained, test_split):
