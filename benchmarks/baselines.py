@@ -1,4 +1,4 @@
-"""What can be reached without a model: new images and reconstructions, judged as in an evaluation.
+"""What can be reached without a model: samples and reconstructions, judged as in an evaluation.
 
     python -m benchmarks.baselines --config=faces --data=DIR [--bits=1024] [--minutes=30]
 
@@ -19,7 +19,7 @@ Metrics are those of docs/metrics.md, with the features of VGG16, against the te
 images; `test images` is its reference.
 
 With --minutes, two peers are trained for that time each (`benchmarks.vq_vae`), a VQ-VAE with a grid
-of codes and one with residual codes, both with --bits an image. Their new images exchange the codes
+of codes and one with residual codes, both with --bits an image. Their samples exchange the codes
 at half of the places of any two images.
 
 Rows are appended to rows.jsonl in --output as they are measured, and not repeated.
@@ -82,7 +82,7 @@ class Judge:
         return mean_share(copied_share(images[:COPIES], [self.train]))
 
     def new(self, images: np.ndarray, copied: bool = True) -> dict[str, Any]:
-        """The figures of new images; those of training images are copies of themselves."""
+        """The figures of samples; those of training images are copies of themselves."""
         found = compare_images(self.real, self.extractor.extract_all(images))
         return found | ({"copied_share": self.copied(images)} if copied else {})
 
@@ -97,7 +97,7 @@ class Judge:
 
 
 def new_images(judge: Judge, draw: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """The rows of new images of one draw, by name."""
+    """The rows of samples of one draw, by name."""
     pool, count, side = judge.pool, judge.samples, judge.pool.shape[1]
     rng = np.random.default_rng(draw)
     first, second = pixels.pairs_of(rng, count, len(pool)).T
@@ -195,7 +195,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     made = dict.fromkeys(row["name"] for row in rows if "fid" in row or "copied_share" in row)
     rebuilt = dict.fromkeys(row["name"] for row in rows if "psnr" in row)
-    head = ["new images", "FID", *SPREAD, *(f"quadrants: {x}" for x in SPREAD), "copied share"]
+    head = ["samples", "FID", *SPREAD, *(f"quadrants: {x}" for x in SPREAD), "copied share"]
     lines = [
         [
             name,
@@ -259,7 +259,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--config", default="faces", help="of the data; may include variants")
     parser.add_argument("--data", type=Path, help="folder of images; by default that of the config")
     parser.add_argument("--bits", type=int, default=1_024, help="an image; a multiple of 16")
-    parser.add_argument("--samples", type=int, default=1_000, help="new images of a draw")
+    parser.add_argument("--samples", type=int, default=1_000, help="samples of a draw")
     parser.add_argument("--real", type=int, help="test images; by default all")
     parser.add_argument("--minutes", type=float, default=0.0, help="of training, for the peers")
     parser.add_argument("--output", type=Path, default=Path("runs/baselines"), help="of rows")

@@ -6,7 +6,7 @@ Trains --config with each kind of quantizer, number of codes and seed for --step
 from a quarter of them on, each in a folder of --output. Finished runs are not repeated, so the same
 command goes on after an interruption; `taskset -c 0` before it gives a run one core. Prints the
 mean and standard deviation over seeds of each metric (docs/metrics.md). With several numbers of
-codes it draws rate_distortion.png: PSNR and LPIPS against the most bits of an image. (Marginal bits
+codes it draws rate_distortion.png: PSNR and LPIPS against the capacity of an image. (Marginal bits
 of sets and of sequences are different bounds.)
 """
 
@@ -33,7 +33,7 @@ COLUMNS = (
     ("SSIM", "ssim", 4),
     ("LPIPS", "lpips", 4),
     ("reconstruction FID", "rfid", 4),
-    ("most bits", "ceiling_bits", 1),
+    ("capacity, bits", "ceiling_bits", 1),
     ("marginal bits", "marginal_bits", 1),
     ("distinct codes an image", "distinct_codes_per_image", 1),
     ("codes used", "codes_used", 1),
@@ -85,7 +85,7 @@ def plot(runs: Runs, path: Path) -> None:
                 [mean(run[x] for run in y) for y in curve] for x in ("ceiling_bits", name)
             )
             axes.plot(bits, values, marker="o", label=kind)
-        axes.set(xlabel="bits of an image, at most", ylabel=title)
+        axes.set(xlabel="capacity, bits", ylabel=title)
     panels[0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -8,9 +8,11 @@ skipped. The settings are a start for images of any kind; those of `configs/face
 for photographs of faces, those of `configs/toon_faces.py` for drawings of one style. The size of
 the model is the default, for laptops; `configs/ffhq.py` is a start for a GPU or TPU. The loss on
 recombined sets is for images of one kind, such as faces; if yours are of several kinds, try
-`--config.loss.recombination=0` (docs/trials.md). If all images show the same
-parts at the same pixels, as drawings may, try `--config.model.output=patch
---config.model.local_output=True`. docs/own_images.md says which settings suit which images.
+`--config.loss.recombination=0` (docs/trials.md). If all images show the same parts at the same
+pixels, as drawings may, try `--config.model.output=patch --config.model.local_output=True`.
+Quantization begins after a tenth of the steps, without noise before it; the later start and the
+noise of docs/training.md were chosen on aligned faces. docs/own_images.md says which settings suit
+which images.
 
 Variants: `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
 """

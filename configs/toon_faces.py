@@ -2,14 +2,13 @@
 
     python -m pivq_jax.main --config=configs/toon_faces.py --workdir=runs/toon_faces
 
-Cost and results are in the README's table, measured with this command. All faces are drawn at the
-same place, so each patch of the output has a linear layer of its own, which gives eleven decibels
-more than one output layer for all places (docs/trials.md). The faces vary in ten
-factors, about 24 bits in total. Sixteen codes are enough for them, and recombined sets of few codes
-give consistent faces; with 32, an attribute is spread over several codes, which may then come from
-different parents. K = 32 N, as each latent of a learned query tends to use its own K / N entries.
-The loss on recombined sets (docs/method.md) keeps samples free of noise and consistent. The choice
-of the other settings is explained in docs/training.md.
+docs/results.md has the time that this takes and its results. All faces are drawn at the same place,
+so each patch of the output has a linear layer of its own: eleven decibels more than with one layer
+for all places (docs/trials.md). The faces vary in ten factors, about 24 bits. Sixteen codes are
+enough for them; with 32, several codes share an attribute and may come from different parents.
+K = 32 N, as each query tends to use K / N entries of its own. The loss on recombined sets
+(docs/method.md) keeps samples consistent and free of noise. docs/training.md explains the other
+settings.
 
 Variants: `:large` (wider, longer and with a perceptual loss: twice the time, for four decibels
 more; samples as good), `:smoke` (a check, no model), `:nearest`, `:positional`; also several, with

@@ -498,7 +498,7 @@ train(Config.from_dict(read_config(workdir)), workdir)
 
 @pytest.fixture(scope="session")
 def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
-    """The tiny run once more: killed before the codebook's start, Ctrl-C with all losses.
+    """The tiny run once more: killed before codebook initialization, Ctrl-C with all losses.
 
     It is trained to its end but not evaluated. The directory `early` beside the workdir is a copy
     from after the first.

@@ -19,7 +19,7 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
     """Measures the effective capacity of a model from the codes of a whole split.
 
     Returns the measures of docs/metrics.md, and `images`, M. Of these, `marginal_bits` adds up
-    empirical entropies, up to the ceiling: for sets and multisets that of the count of each entry
+    empirical entropies, up to the capacity: for sets and multisets that of the count of each entry
     in an image; for `positional` that of the code at each position.
 
     `codes` are int [M, N], those of M >= 1 images, whose order within an image matters for

@@ -78,7 +78,7 @@ class CodeSpace:
 
     @property
     def ceiling_bits(self) -> float:
-        """log2 of `num_messages`, the most bits that an image can have."""
+        """The capacity in bits, log2 of `num_messages`."""
         if self.ordered:
             return self.num_codes * math.log2(self.codebook_size)
         k, n = self._entries_of_sets, self.num_codes

@@ -330,13 +330,13 @@ class SampleConfig(Section):
     """The pictures of samples and interpolations."""
 
     count: int = setting(
-        64, "new images, at most 4,096 of them in samples.png", between(1, 10_000_000)
+        64, "samples, at most 4,096 of them in samples.png", between(1, 10_000_000)
     )
     temperature: float = setting(
         1.0, "of sets drawn from the prior; lower values give likelier sets", POSITIVE
     )
     fraction: float = setting(
-        0.5, "share of the differing codes that is exchanged in new images", FRACTION
+        0.5, "share of the differing codes that is exchanged in samples", FRACTION
     )
     nearest_of: int = setting(
         1,

@@ -32,8 +32,8 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
 
     The checkpoint is that of `step`, by default the newest readable one. Weights are on all
     devices. Raises InputError if the workdir or the checkpoint does not exist, or if the checkpoint
-    is from before the codebook's start and has no codebook, which happens if a signal other than
-    Ctrl-C ended the run.
+    is from before codebook initialization and has no codebook, which happens if a signal other
+    than Ctrl-C ended the run.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"

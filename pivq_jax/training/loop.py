@@ -44,8 +44,8 @@ INITIAL = "init_from.json"
 # Reconstructs so many validation images: both are uint8 [M, H, W, 3].
 Reconstruct = Callable[[int], tuple[np.ndarray, np.ndarray]]
 Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
-# Measures the averaged parameters at a step, which are None before the codebook's start, else on
-# every device; all processes call it alike. `evaluation.evaluator` has that of the command.
+# Measures the averaged parameters at a step, which are None before codebook initialization, else
+# on every device; all processes call it alike. `evaluation.evaluator` has that of the command.
 Evaluator = Callable[[Dataset, Mesh, int, Params | None, Reconstruct], Evaluation]
 
 # A run stops if one of these is not finite.
@@ -348,7 +348,7 @@ def _save(
 ) -> TrainState:
     """Starts to write a checkpoint, and returns the state to continue with.
 
-    Before the codebook's start, unless `urgent`, one is fitted to the latents of the averaged
+    Before codebook initialization, unless `urgent`, one is fitted to the latents of the averaged
     weights, so that the checkpoint is a model that can be used; training does not depend on it.
     """
     quantized = phase > Phase.CONTINUOUS
