@@ -7,8 +7,9 @@ The classifier, or judge, is a convolutional network that is trained here on the
 kept in --output. Each test image gets another value of one factor, both drawn at random, from the
 values that the judge does not see in its reconstruction. Prints, in all and by factor, how often
 the judge reads the edited image as asked, how many of the other factors it reads as before, how
-many codes changed, and how often it reads images and reconstructions right. Writes edits.json and
-edits.png, one face with all values.
+many edits lose at least one of them, how many codes changed, and how often it reads images and
+reconstructions right. Writes edits.json and edits.png, one face with all values, of which it names
+the edits that lose a factor.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.edits.editing import all_values, learn_factors
 from pivq_jax.evaluation.session import Session
-from pivq_jax.inference import decode_batched, encode_split
+from pivq_jax.inference import TrainedModel, decode_batched, encode_split
 from pivq_jax.training.build import dataset_from_config
 
 STEPS, BATCH = 1_250, 64
@@ -151,10 +152,32 @@ def rows_of(
             "edits": int(which.sum()),
             "asked": mean(as_asked[which]),
             "kept": mean((after == before)[which][other[which]]),
+            "lost": int(((after != before) & other)[which].any(1).sum()),
             "changed": mean(changed[which]),
             **{of: mean(is_right[:, column]) for of, is_right in right.items()},
         }
     return rows
+
+
+def lost_in_picture(
+    model: TrainedModel,
+    codes: np.ndarray,
+    factors: Mapping[str, Sequence[str]],
+    see: Callable[[np.ndarray, int], np.ndarray],
+) -> list[str]:
+    """Names the edits of one image, of codes int32 [N], that lose another factor by the judge.
+
+    Returns a line with their number, and one for each.
+    """
+    asked = [(name, value) for name, values in factors.items() for value in values]
+    edited = [np.asarray(model.edit(codes[None], **{name: value}))[0] for name, value in asked]
+    images = decode_batched(model, np.stack([codes, *edited]), len(asked) + 1)
+    before, *after = see(images, len(images))
+    names, lines = np.array([*factors]), []
+    for (name, value), values in zip(asked, after, strict=True):
+        if lost := names[(values != before) & (names != name)].tolist():
+            lines.append(f"  {name} = {value} loses {', '.join(lost)}")
+    return [f"edits.png: {len(lines)} of {len(asked)} edits lose another factor", *lines]
 
 
 def main() -> None:
@@ -188,7 +211,8 @@ def main() -> None:
     changed = np.array([len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)])
     right = {"images": see(images, size) == labels, "reconstructions": before == labels}
     rows = rows_of(names, chosen, asked, before, after, changed, right)
-    head = ["edits", "read as asked", "others kept", "codes changed", "images", "reconstructions"]
+    head = ["edits", "read as asked", "others kept", "edits that lose one", "codes changed"]
+    head += ["images", "reconstructions"]
     cells = []
     for name, row in rows.items():
         values = ("" if x is None else f"{x:.3f}" if type(x) is float else x for x in row.values())
@@ -196,6 +220,7 @@ def main() -> None:
     print(markdown(["", *head], cells))
     write_json(output / "edits.json", rows)
     save_png(output / "edits.png", all_values(model, codes[0]))
+    print("\n" + "\n".join(lost_in_picture(model, codes[0], factors, see)))
 
 
 if __name__ == "__main__":
