@@ -3,7 +3,7 @@
     python -m benchmarks.baselines --config=faces --data=DIR [--bits=1024] [--minutes=30]
 
 New images are made of training images, three draws of --samples each, from the pixels of two of
-them (averaged, or joined along a random line through the middle by a sigmoid of 3 pixels) or
+them (averaged, joined along a random line through the middle, hard or by a sigmoid of 3 pixels) or
 from their principal components (512, of which half are exchanged at random; or the first eight of
 one image, and all the rest of the other). The parents are any two, or matched: the second one is
 the one of 64 random images that differs least near the line. Tables have the mean of the draws
@@ -120,9 +120,11 @@ def new_images(judge: Judge, draw: int) -> Iterator[tuple[str, Callable[[], dict
         made = np.rint(np.clip(b + (a - b) @ few @ few.T, 0, 255)).astype(np.uint8)
         return judge.new(made.reshape(pool[first].shape))
 
+    hard = (line > 0).astype(np.float32)
     yield "training images", lambda: judge.new(judge.train[train], copied=False)
     yield "pixels averaged, any two", lambda: joined(0.5, False)
     yield "pixels joined, any two", lambda: joined(pixels.weights(line), False)
+    yield "pixels joined hard, any two", lambda: joined(hard, False)
     yield "pixels averaged, matched", lambda: joined(0.5, True)
     yield "pixels joined, matched", lambda: joined(pixels.weights(line), True)
     yield "components, half exchanged, any two", half

@@ -3,14 +3,15 @@
     python -m benchmarks.place_free --workdir=runs/faces [--images=64]
     python -m benchmarks.place_free --pretrained=toon_faces
 
-Writes place_free.json to --output, by default in the run:
+Writes place_free.json and place_free.png to --output, by default in the run:
 
   change     One code of a test image is exchanged for its partner in another image, as
              recombination pairs them (`pair_codes`), sixteen random codes of each image.
              `participation` is the share of the image in which the change lies: with e the sum of
              squared changes in each of 8x8 patches, (sum e)^2 / (64 sum e^2), which is 1/64 if one
              patch changes and 1 if all change alike. Median, and quartiles, over all exchanges;
-             those that change no pixel are counted apart.
+             those that change no pixel are counted apart. The picture shows nine test images, each
+             with one code exchanged and, around grey, the change, scaled to its largest value.
   entries    Of random entries that 1 % to 50 % of training images hold, each is exchanged in eight
              of them. `place`: how often the patch that changes most is the one that the other seven
              exchanges change most often, beside how often it is the most frequent patch of all
@@ -35,7 +36,9 @@ import numpy as np
 from benchmarks.common import add_model, open_model, output_of, parser_for, pixels_of
 from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import map_over_batch
+from pivq_jax.common.pictures import Pixels, sample_grid, save_png
 from pivq_jax.data import Dataset
+from pivq_jax.data.images import images_to_uint8
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.inference import TrainedModel, encode_batches, encode_split
 from pivq_jax.inference.opening import data_of
@@ -47,6 +50,7 @@ from pivq_jax.sampling import exchange_code, pair_codes, random_parents
 AT_ONCE = 50  # images whose latents are compared with all entries
 GRID = 8  # patches of a side
 CODES = 16  # of each image
+SHOWN = 9
 TRAINING_IMAGES, TEST_IMAGES = 2_000, 1_000  # at most, for what tells of entries
 ENTRIES = 64  # at most
 EXCHANGES = 8  # of each of these entries
@@ -75,8 +79,8 @@ def decoded(model: TrainedModel, codes: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)[: len(codes)]
 
 
-def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> dict[str, Any]:
-    """Exchanges single codes of images, int32 [M, N]; returns the figures."""
+def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> tuple[dict, Pixels]:
+    """Exchanges single codes of images, int32 [M, N]; returns the figures and the picture."""
     key_parents, key_codes = jax.random.split(key)
     pairs = np.asarray(random_parents(key_parents, len(codes), len(codes)))
     a, b = codes[pairs.T]
@@ -93,13 +97,20 @@ def change(model: TrainedModel, codes: np.ndarray, key: jax.Array) -> dict[str, 
     shares = participation(patch_energies(before[images], after))
     changed = np.isfinite(shares)
     quartiles = np.percentile(shares[changed], (25, 50, 75)) if changed.any() else [None] * 3
-    return {
+    figures = {
         "participation": quartiles[1],
         "participation_quartiles": [quartiles[0], quartiles[2]],
         "exchanges": len(shares),
         "without_change": int((~changed).sum()),
         "mean_change": float(np.abs(after - before[images]).mean() * 127.5),  # grey levels
     }
+    shown = np.unique(images, return_index=True)[1][:SHOWN]
+    pair = before[images[shown]], after[shown]
+    difference = pair[1] - pair[0]
+    largest = np.abs(difference).max((1, 2, 3), keepdims=True)
+    scaled = difference / np.maximum(largest, 1e-6)
+    rows = [np.asarray(images_to_uint8(jnp.asarray(x))) for x in (*pair, scaled)]
+    return figures, sample_grid(rows[0], rows[1], rows[2])
 
 
 def entries(
@@ -203,19 +214,21 @@ def matching(model: TrainedModel, source: Source) -> dict[str, float]:
     }
 
 
-def measure(model: TrainedModel, dataset: Dataset, images: int) -> dict[str, Any]:
-    """Returns all figures."""
+def measure(model: TrainedModel, dataset: Dataset, images: int) -> tuple[dict[str, Any], Pixels]:
+    """Returns all figures, and the picture of single codes."""
     keys = jax.random.split(jax.random.key(model.config.seed), 3)
     few, test = first_images(dataset.test, images), first_images(dataset.test, TEST_IMAGES)
     train = first_images(dataset.train, TRAINING_IMAGES)
     codes = encode_split(model, few)
-    return {
+    changed, picture = change(model, codes, keys[0])
+    figures = {
         "images": len(few),
-        "change": change(model, codes, keys[0]),
+        "change": changed,
         "entries": entries(model, train, test, keys[1]),
         "order": order(model, codes, keys[2]),
         "matching": matching(model, test),
     }
+    return figures, picture
 
 
 def main() -> None:
@@ -228,8 +241,10 @@ def main() -> None:
     if options.images < 2:
         parser.error(f"--images={options.images}: give at least 2")
     model = open_model(options)
-    figures = measure(model, data_of(model, options.data), options.images)
-    write_json(output_of(options, "place_free") / "place_free.json", figures)
+    figures, picture = measure(model, data_of(model, options.data), options.images)
+    folder = output_of(options, "place_free")
+    write_json(folder / "place_free.json", figures)
+    save_png(folder / "place_free.png", picture)
     print(json.dumps(figures, indent=1))
 
 

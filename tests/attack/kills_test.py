@@ -109,7 +109,8 @@ def test_training_killed_at_its_start_its_codebook_and_its_evaluation(
         assert (workdir / picture).read_bytes() == (tiny_run.workdir / picture).read_bytes()
 
 
-def test_a_prior_killed_three_times(commands, tiny_run, tmp_path):
+def test_a_prior_killed_three_times(commands, tiny_run, tmp_path, pytestconfig):
+    kills = pytestconfig.getoption("kills") or 3
     sizes = {"steps": 60, "width": 16, "depth": 1, "heads": 2, "batch_size": 8}
     fields = [f"--config.prior.{name}={value}" for name, value in sizes.items()]
     whole, workdir = (shutil.copytree(tiny_run.workdir, tmp_path / name) for name in ("a", "b"))
@@ -120,7 +121,7 @@ def test_a_prior_killed_three_times(commands, tiny_run, tmp_path):
         return {n for _, folders, files in os.walk(workdir) for n in (*folders, *files)}
 
     rng, made, killed = random.Random(40), names(), 0
-    while killed < 3:
+    while killed < kills:
         command = commands.start(*arguments, f"--workdir={workdir}", module="prior")
         if kill(command, lambda: names() != made, rng.uniform(0, seconds / 2)):
             killed += 1

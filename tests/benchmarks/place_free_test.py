@@ -62,7 +62,7 @@ def measured(model, data):
 
 
 def test_a_tiny_model(measured):
-    figures = measured
+    figures, picture = measured
     changed, matching = figures["change"], figures["matching"]
     assert changed["exchanges"] <= 6 * place_free.CODES
     assert 1 / 64 <= changed["participation"] <= 1 and changed["mean_change"] > 0
@@ -71,6 +71,7 @@ def test_a_tiny_model(measured):
     assert all(0 <= value <= 1 for value in matching.values())
     told = {name: value for name, value in figures["entries"].items() if name != "entries"}
     assert all(math.isfinite(value) and 0 <= value <= 1 for value in told.values())
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
 
 
 def test_codes_that_are_not_nearest_are_counted(measured, model, data):
@@ -81,5 +82,5 @@ def test_codes_that_are_not_nearest_are_counted(measured, model, data):
         apart = np.square(np.asarray(latents, np.float64)[:, None] - codebook).sum(-1)
         conflicted.append(sorted(apart.argmin(1)) != np.asarray(codes).tolist())
     expected = np.mean(conflicted)
-    assert measured["matching"]["images_with_such_codes"] == pytest.approx(expected)
+    assert measured[0]["matching"]["images_with_such_codes"] == pytest.approx(expected)
     assert expected > 0
