@@ -276,7 +276,7 @@ every = {{n: Steps(config, m) for n, m in meshes.items()}}
 
 def step(state, name):
     batch = put_batch(images, meshes[name])
-    return every[name].train(state, batch, {}, Phase.CONTINUOUS)
+    return every[name].train(state, batch, {{}}, Phase.CONTINUOUS)
 
 state, _ = step(every["1x8"].create(), "1x8")
 saved = jax.device_get(state)
