@@ -172,8 +172,9 @@ class TrainedModel:
             key,
             min(count, RECOMBINED_AT_ONCE),
             fraction=settings.fraction,
-            lift=None if self.space.ordered else self.lift,
+            lift=self.lift if self.space.lifts else None,
             nearest_of=settings.nearest_of,
+            spread=settings.spread,
         )
         return jnp.asarray(codes)
 

@@ -20,6 +20,9 @@ from pivq_jax.sampling.parents import near_parents
 from pivq_jax.sampling.prior import Prior
 
 
+SHARE = 2**32 - 2  # folded into the key of an image, for its share
+
+
 def recombine(
     space: CodeSpace,
     codebook: ArrayLike,
@@ -124,6 +127,7 @@ def recombine_at_random(
     fraction: ArrayLike | None = None,
     lift: ArrayLike | None = None,
     nearest_of: int = 1,
+    spread: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recombines the codes of parents drawn at random, in batches.
 
@@ -140,6 +144,7 @@ def recombine_at_random(
         fraction: share of the first parent's codes that is exchanged, see `recombine_many`.
         lift: float [K, K], see `recombine`.
         nearest_of: number of images that the other parents are chosen from, see `near_parents`.
+        spread: half the width of the range around `fraction` from which each image draws its own.
 
     Returns:
         The codes of the new images, int32 [S, N], and the parents of each, int32 [S, P], indices
@@ -150,22 +155,24 @@ def recombine_at_random(
         ValueError: as `recombine` does.
     """
     key_parents, key_mix = jax.random.split(key)
-    drawn = near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
+    groups = np.asarray(near_parents(space, key_parents, count, codes, codebook, parents, nearest_of))
     fraction = _check_fraction(fraction, parents)
-    groups, mixed = np.asarray(drawn), []
+    mixed = []
     for start in range(0, count, batch_size):
         # The last batch is filled up, so that all have the same shape.
         rows = np.arange(start, start + batch_size) % count
         keys = jax.vmap(partial(jax.random.fold_in, key_mix))(jnp.asarray(rows))
         chosen = codes[groups[rows]]
-        made = _recombine_groups(space, codebook, chosen, keys, fraction, lift)
+        drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, SHARE)))(keys)
+        shares = jnp.clip(fraction + spread * (2 * drawn - 1), 0, 1)
+        made = _recombine_groups(space, codebook, chosen, keys, shares, lift)
         mixed.append(np.asarray(made))
     return np.concatenate(mixed)[:count], groups
 
 
 # Of parents int [B, P, N], each image with a key of its own: int32 [B, N].
 _recombine_groups = jax.jit(
-    jax.vmap(recombine_many, in_axes=(None, None, 0, 0, None, None)), static_argnums=0
+    jax.vmap(recombine_many, in_axes=(None, None, 0, 0, 0, None)), static_argnums=0
 )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import value_and_grad
 from jax.sharding import Mesh
 
-from pivq_jax.codes.exchange import exchange_half
+from pivq_jax.codes.exchange import exchange_some
 from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch
@@ -97,8 +97,8 @@ Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: CodeSpace) -> jax.Array:
-    """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
-    return jax.vmap(partial(exchange_half, space, codebook))(*pairs)
+    """Exchanges some of the differing codes of each pair of images: int32 [B, N]."""
+    return jax.vmap(partial(exchange_some, space, codebook))(*pairs)
 
 
 class Gradients(NamedTuple):

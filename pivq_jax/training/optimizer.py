@@ -11,6 +11,7 @@ https://dao-lab.ai/blog/2026/gram-newton-schulz).
 
 import collections
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,8 @@ def make_optimizer(
             optax.add_decayed_weights(decay),
             optax.scale_by_learning_rate(learning_rate_schedule(config, steps, peak)),
         )
-        inner = optax.partition({"muon": muon, "adamw": adamw}, optimizer_labels)
+        each = {"muon": muon, "adamw": adamw, "fixed": optax.set_to_zero()}
+        inner = optax.partition(each, optimizer_labels)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
 
 
@@ -67,14 +69,20 @@ def learning_rate_schedule(
 
 
 def optimizer_labels(params: Params) -> Params:
-    """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others.
+    """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others, but
+    'fixed' for principal components, whose moments would take twice their memory.
 
     The codebook and the learned queries and positions are tables of vectors, not linear maps; for
     the many kernels of `LocalOutput`, Muon would take longer than for all others together.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "muon" if path[-1].key == "kernel" else "adamw", params
-    )
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        name = path[-1].key
+        if path[0].key == "encoder" and name in ("mean", "basis", "deviations"):
+            return "fixed"
+        return "muon" if name == "kernel" else "adamw"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _weight_decay_mask(params: Params) -> Params:
