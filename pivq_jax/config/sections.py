@@ -1,6 +1,7 @@
 """The fields of a config by section, with their types, defaults, descriptions and limits."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,8 +21,8 @@ FEATURE_NETWORKS = ("vgg", "inception_64", "inception_192", "inception_768", "in
 # some real image of the batch has one like it, and large enough to show what belongs together
 # (docs/results.md).
 RECOMBINATION_PATCHES = 4
-# Larger images are averaged to this side or less before their principal components are taken: 512 of
-# them have 25 MB at 64 pixels, and would have 400 MB at 256. The decoder adds what is finer.
+# Larger images are averaged to this side or less before their principal components are taken: 512
+# of them have 25 MB at 64 pixels, and would have 400 MB at 256. The decoder adds what is finer.
 COMPONENT_SIDE = 64
 # Counts fit into 32 bits, signed.
 MOST = 2**31 - 1
@@ -167,7 +168,7 @@ class ModelConfig(Section):
     def longest_run(self) -> int:
         """The most principal components of a latent."""
         runs = self.runs
-        return max(end - start for start, end in zip(runs, runs[1:], strict=False))
+        return max(end - start for start, end in itertools.pairwise(runs))
 
     def patches(self, image_size: int) -> int:
         """Returns the number of patches of an image."""

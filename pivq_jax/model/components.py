@@ -8,6 +8,7 @@ Components and codebook come from the training images at the first step.
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple, Self
 
 import flax.linen as nn
 import jax
@@ -19,8 +20,31 @@ from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.quantizer import nearest, squared_distances
 
 TAG = 8.0  # size of the numbers that tell runs apart; those of components are about 1
+SMALLEST = 1e-6  # of the deviations that are divided by
 PASSES = 4  # through the images, for the subspace of the largest variances
 SPARE = 64  # directions beyond those wanted, with which the passes converge
+
+
+class Layout(NamedTuple):
+    """Where the components of an image are in its latents."""
+
+    side: int  # pixels of the images whose components are taken
+    starts: np.ndarray  # int [N], the first component of each latent
+    length: int  # the most components of a latent
+    places: np.ndarray  # int [N, length], the component of each number; P: none, a zero
+    held: np.ndarray  # int [P], where `places`, flat, have each component
+    tags: np.ndarray  # float32 [N, D - length], the number of each latent, in signs
+
+    @classmethod
+    def of(cls, config: ModelConfig, image_size: int) -> Self:
+        """Returns the layout of a model."""
+        runs, length, codes = np.array(config.runs), config.longest_run, config.num_codes
+        numbers = runs[:-1, None] + np.arange(length)
+        places = np.where(numbers < runs[1:, None], numbers, config.num_components)
+        bits = np.arange(codes)[:, None] >> np.arange(config.code_dim - length) & 1
+        tags = np.where(bits, TAG, -TAG).astype(np.float32)
+        held = np.flatnonzero(places < config.num_components)
+        return cls(component_side(image_size), runs[:-1], length, places, held, tags)
 
 
 class Components(nn.Module):
@@ -30,28 +54,22 @@ class Components(nn.Module):
     image_size: int
 
     def setup(self) -> None:
-        count, codes = self.config.num_components, self.config.num_codes
-        self.side = component_side(self.image_size)
-        values = 3 * self.side**2
+        count = self.config.num_components
+        self.layout = Layout.of(self.config, self.image_size)
+        values = 3 * self.layout.side**2
         self.mean = self.param("mean", nn.initializers.zeros, (values,))
         self.basis = self.param("basis", nn.initializers.normal(values**-0.5), (values, count))
         self.deviations = self.param("deviations", nn.initializers.ones, (count,))
-        starts = np.array(self.config.runs)
-        self.starts, self.length = starts[:-1], self.config.longest_run
-        # Component of each number of each latent, [N, length]; P: none, a zero.
-        numbers = self.starts[:, None] + np.arange(self.length)
-        self.places = np.where(numbers < starts[1:, None], numbers, count)
-        bits = self.config.code_dim - self.length
-        self.tags = TAG * np.where(np.arange(codes)[:, None] >> np.arange(bits) & 1, 1.0, -1.0)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Latents float32 [B, N, D] of images float32 [B, H, W, 3]: the components of each run by
         the deviation of its first, zeros, and the number of the run in signs.
         """
-        flat = shrunk(images, self.side) - self.mean
+        layout = self.layout
+        flat = shrunk(images, layout.side) - self.mean
         values = jnp.matmul(flat, self.basis, precision=jax.lax.Precision.HIGHEST)
-        latents = jnp.pad(values, ((0, 0), (0, 1)))[:, self.places] / self._scales[:, None]
-        tags = jnp.broadcast_to(jnp.float32(self.tags), (len(images), *self.tags.shape))
+        latents = jnp.pad(values, ((0, 0), (0, 1)))[:, layout.places] / self._scales
+        tags = jnp.broadcast_to(layout.tags, (len(images), *layout.tags.shape))
         return jnp.concatenate([latents, tags], -1)
 
     def patterns(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -60,25 +78,28 @@ class Components(nn.Module):
         These are the components of each vector by their deviations, float32 [B, N, N `length`], of
         which those of other runs are zero, and the sum of the patterns, float32 [B, H, W, 3].
         """
-        signs = vectors[..., self.length :] > 0
+        layout = self.layout
+        signs = vectors[..., layout.length :] > 0
         number = jnp.sum(signs << np.arange(signs.shape[-1]), -1)
-        owner = jax.nn.one_hot(number, len(self.places))
-        values = vectors[..., None, : self.length] * self._scales[:, None]
+        owner = jax.nn.one_hot(number, len(layout.places))
+        values = vectors[..., None, : layout.length] * self._scales
         spread = owner[..., None] * values  # [B, N, N, length]
-        ones = jnp.pad(self.deviations, (0, 1), constant_values=1.0)
-        white = spread / jnp.maximum(ones, 1e-6)[self.places]
-        # Each component is once in `places`, in order; the others are padding.
-        held = np.flatnonzero(self.places.reshape(-1) < len(self.deviations))
-        total = jnp.sum(spread, 1).reshape(len(vectors), -1)[:, held]
+        deviations = jnp.pad(self._deviations, (0, 1), constant_values=1.0)
+        white = spread / deviations[layout.places]
+        total = jnp.sum(spread, 1).reshape(len(vectors), -1)[:, layout.held]
         flat = jnp.matmul(total, self.basis.T, precision=jax.lax.Precision.HIGHEST) + self.mean
-        images = flat.reshape(-1, self.side, self.side, 3)
-        factor = self.image_size // self.side
+        images = flat.reshape(-1, layout.side, layout.side, 3)
+        factor = self.image_size // layout.side
         images = jnp.repeat(jnp.repeat(images, factor, 1), factor, 2)
         return white.reshape(*vectors.shape[:2], -1), images
 
     @property
+    def _deviations(self) -> jax.Array:
+        return jnp.maximum(self.deviations, SMALLEST)
+
+    @property
     def _scales(self) -> jax.Array:
-        return jnp.maximum(self.deviations[self.starts], 1e-6)
+        return self._deviations[self.layout.starts, None]
 
 
 def shrunk(images: jax.Array, side: int) -> jax.Array:

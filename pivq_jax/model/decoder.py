@@ -23,23 +23,21 @@ class Output(nn.Module):
     def __call__(self, grid: jax.Array, pattern: jax.Array | None = None) -> jax.Array:
         """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3].
 
-        The convolutions also get a `pattern` of that shape, to which the result is added.
+        The convolutions also get a `pattern` of that shape, to which the result will be added.
         """
         patch_size, channels = self.config.patch_size, self.config.output_channels
         if self.config.output == "patch":
             x = dense(3 * patch_size**2, jnp.float32, "pixels")(grid)
-            images = depth_to_space(x, patch_size)
-            return images if pattern is None else images + pattern
+            return depth_to_space(x, patch_size)
         dtype, factor = jnp.dtype(self.config.dtype), patch_size // 2
         x = depth_to_space(dense(channels * factor**2, dtype, "expand")(grid), factor)
         if pattern is not None:
             x = jnp.concatenate([x, space_to_depth(pattern, 2).astype(dtype)], -1)
         x = x + nn.Conv(x.shape[-1], (3, 3), dtype=dtype, name="conv")(gelu(x))
-        if pattern is None:
-            return depth_to_space(nn.Conv(12, (3, 3), dtype=jnp.float32, name="pixels")(gelu(x)), 2)
-        zeros = nn.initializers.zeros  # images begin as the pattern
-        x = nn.Conv(12, (3, 3), dtype=jnp.float32, kernel_init=zeros, name="pixels")(gelu(x))
-        return depth_to_space(x, 2) + pattern
+        # Images begin as the pattern, if there is one.
+        first = nn.initializers.lecun_normal() if pattern is None else nn.initializers.zeros
+        x = nn.Conv(12, (3, 3), dtype=jnp.float32, kernel_init=first, name="pixels")(gelu(x))
+        return depth_to_space(x, 2)
 
 
 class LocalOutput(nn.Module):
@@ -107,6 +105,8 @@ class Decoder(nn.Module):
         x = LayerNorm(dtype, name="norm")(x).reshape(batch, side, side, config.width)
 
         images = Output(config, name="output")(x, pattern)
+        if pattern is not None:
+            images += pattern
         if config.local_output:
             images += LocalOutput(config.patch_size, name="local_output")(x)
         return images

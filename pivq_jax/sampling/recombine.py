@@ -19,7 +19,6 @@ from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
 from pivq_jax.sampling.parents import near_parents
 from pivq_jax.sampling.prior import Prior
 
-
 SHARE = 2**32 - 2  # folded into the key of an image, for its share
 
 
@@ -155,9 +154,11 @@ def recombine_at_random(
         ValueError: as `recombine` does.
     """
     key_parents, key_mix = jax.random.split(key)
-    groups = np.asarray(near_parents(space, key_parents, count, codes, codebook, parents, nearest_of))
+    groups = np.asarray(
+        near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
+    )
     fraction = _check_fraction(fraction, parents)
-    mixed = []
+    groups, mixed = np.asarray(found), []
     for start in range(0, count, batch_size):
         # The last batch is filled up, so that all have the same shape.
         rows = np.arange(start, start + batch_size) % count

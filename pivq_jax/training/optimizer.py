@@ -69,8 +69,9 @@ def learning_rate_schedule(
 
 
 def optimizer_labels(params: Params) -> Params:
-    """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others, but
-    'fixed' for principal components, whose moments would take twice their memory.
+    """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others.
+
+    Principal components are 'fixed': their moments would take twice their memory.
 
     The codebook and the learned queries and positions are tables of vectors, not linear maps; for
     the many kernels of `LocalOutput`, Muon would take longer than for all others together.
