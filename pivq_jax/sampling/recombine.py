@@ -154,9 +154,7 @@ def recombine_at_random(
         ValueError: as `recombine` does.
     """
     key_parents, key_mix = jax.random.split(key)
-    groups = np.asarray(
-        near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
-    )
+    found = near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
     fraction = _check_fraction(fraction, parents)
     groups, mixed = np.asarray(found), []
     for start in range(0, count, batch_size):
