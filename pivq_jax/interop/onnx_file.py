@@ -206,6 +206,7 @@ def component_patterns(graph: Graph, layout: Layout, size: int) -> tuple[str, st
     total = graph.add("Gather", total, graph.constant("encoder/held", layout.held), axis=1)
     basis = graph.add("Transpose", graph.weight("encoder/basis"), perm=[1, 0])
     x = graph.add("Add", graph.add("MatMul", total, basis), graph.weight("encoder/mean"))
+    x = graph.add("Clip", x, *(graph.constant(f"limit_{i}", np.float32(i)) for i in (-1, 1)))
     x = graph.add("Reshape", x, graph.shape(0, side, 1, side, 1, 3))
     factor = size // side
     repeats = graph.constant("repeats", np.array([1, 1, factor, 1, factor, 1]))

@@ -186,7 +186,7 @@ class Components(nn.Module):
         spread = owner[..., None] * values
         white = spread / F.pad(self.deviations, (0, 1), value=1.0).clamp(min=1e-6)[self.places]
         total = spread.sum(1)[:, self.places < len(self.deviations)]
-        small = total @ self.basis.T + self.mean
+        small = (total @ self.basis.T + self.mean).clamp(-1, 1)
         small = small.unflatten(1, (self.side, self.side, 3)).permute(0, 3, 1, 2)
         large = small.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
         return white.flatten(2), large

@@ -88,7 +88,8 @@ class Components(nn.Module):
         white = spread / deviations[layout.places]
         total = jnp.sum(spread, 1).reshape(len(vectors), -1)[:, layout.held]
         flat = jnp.matmul(total, self.basis.T, precision=jax.lax.Precision.HIGHEST) + self.mean
-        images = flat.reshape(-1, layout.side, layout.side, 3)
+        # Sums of codes of several images may leave the range of images.
+        images = jnp.clip(flat, -1, 1).reshape(-1, layout.side, layout.side, 3)
         factor = self.image_size // layout.side
         images = jnp.repeat(jnp.repeat(images, factor, 1), factor, 2)
         return white.reshape(*vectors.shape[:2], -1), images
