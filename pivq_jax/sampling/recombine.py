@@ -162,11 +162,16 @@ def recombine_at_random(
         rows = np.arange(start, start + batch_size) % count
         keys = jax.vmap(partial(jax.random.fold_in, key_mix))(jnp.asarray(rows))
         chosen = codes[groups[rows]]
-        drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, SHARE)))(keys)
-        shares = jnp.clip(fraction + spread * (2 * drawn - 1), 0, 1)
+        shares = jax.vmap(partial(drawn_share, fraction=fraction, spread=spread))(keys)
         made = _recombine_groups(space, codebook, chosen, keys, shares, lift)
         mixed.append(np.asarray(made))
     return np.concatenate(mixed)[:count], groups
+
+
+def drawn_share(key: jax.Array, fraction: ArrayLike, spread: ArrayLike) -> jax.Array:
+    """Draws the share of an image's codes that are exchanged, at most `spread` from `fraction`."""
+    drawn = jax.random.uniform(jax.random.fold_in(key, SHARE), minval=-1.0)
+    return jnp.clip(fraction + spread * drawn, 0, 1)
 
 
 # Of parents int [B, P, N], each image with a key of its own: int32 [B, N].

@@ -26,7 +26,7 @@ FIELDS = {
     "model.encoder": "components",
     "model.num_components": COMPONENTS,
     "model.num_codes": CODES,
-    "model.code_dim": 9,  # six components of the longest run, three bits
+    "model.code_dim": 10,  # seven components of the longest run, three bits
     "model.width": 16,
     "quantizer.codebook_size": CODES * 8,
     "quantizer.init_at": 0.0,
@@ -148,7 +148,7 @@ def test_the_model_in_pytorch_has_the_same_codes_and_images(model, size, patch):
         ({"quantizer.freeze_at": 0.1}, r"set quantizer\.init_at = quantizer\.freeze_at = 0"),
         ({"model.num_components": 5}, r"at least model\.num_codes = 6"),
         ({"model.num_components": 769}, r"at most the 768 values of an image"),
-        ({"model.code_dim": 10}, r"model\.code_dim = 10 must be 9"),
+        ({"model.code_dim": 9}, r"model\.code_dim = 9 must be 10"),
         ({"quantizer.codebook_size": 50}, r"codebook_size = 50 must be a multiple of model\.num_"),
     ],
 )
