@@ -32,7 +32,6 @@ from pivq_jax.explore.pool import decoded_pool, encode_pool, nearest, shrink
 from pivq_jax.explore.uploads import MAX_BYTES
 from pivq_jax.inference import Decoded, TrainedModel
 from pivq_jax.sampling import Labels
-from pivq_jax.sampling.recombine import drawn_share
 
 # Images decoded at once. More would not be much faster, and a large model would be busy for long.
 BATCH = 4
@@ -290,7 +289,7 @@ class Engine:
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
         codes_a, partners = jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None]
-        share = drawn_share(key_mix, 0.5, self.model.config.sample.spread)
+        share = sampling.draw_share(key_mix, 0.5, self.model.config.sample.spread)
         exchanged = sampling.choose_pairs(
             self.model.space, codes_a, partners, self._codebook, key_mix, share, self._lift
         )

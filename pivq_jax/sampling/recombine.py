@@ -162,14 +162,18 @@ def recombine_at_random(
         rows = np.arange(start, start + batch_size) % count
         keys = jax.vmap(partial(jax.random.fold_in, key_mix))(jnp.asarray(rows))
         chosen = codes[groups[rows]]
-        shares = jax.vmap(partial(drawn_share, fraction=fraction, spread=spread))(keys)
+        shares = jax.vmap(partial(draw_share, fraction=fraction, spread=spread))(keys)
         made = _recombine_groups(space, codebook, chosen, keys, shares, lift)
         mixed.append(np.asarray(made))
     return np.concatenate(mixed)[:count], groups
 
 
-def drawn_share(key: jax.Array, fraction: ArrayLike, spread: ArrayLike) -> jax.Array:
-    """Draws the share of an image's codes that are exchanged, at most `spread` from `fraction`."""
+def draw_share(key: jax.Array, fraction: ArrayLike, spread: ArrayLike) -> jax.Array:
+    """Draws the share of the codes of an image that are exchanged, f32 [], as samples have it.
+
+    It is uniform within `spread` of `fraction`, both scalars in [0, 1], and cut to [0, 1]. Without
+    spread it is `fraction`.
+    """
     drawn = jax.random.uniform(jax.random.fold_in(key, SHARE), minval=-1.0)
     return jnp.clip(fraction + spread * drawn, 0, 1)
 

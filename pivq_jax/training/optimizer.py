@@ -31,6 +31,8 @@ A, B, C = 3.4445, -4.7750, 2.0315
 # computed. A single one for all five would amplify its rounding errors where products have the
 # precision of bfloat16, as on TPUs: singular values of up to 16 instead of 1.2.
 ITERATIONS = (3, 2)
+# Parameters of the encoder that are found, not trained.
+COMPONENTS = ("mean", "basis", "deviations")
 
 
 def make_optimizer(
@@ -42,7 +44,7 @@ def make_optimizer(
     """Builds the optimizer.
 
     Weight decay (AdamW: Loshchilov and Hutter 2019) applies to all parameters of several axes but
-    the codebook.
+    the codebook and principal components.
     """
     rate, decay = learning_rate_schedule(config, steps), config.weight_decay
     inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_weight_decay_mask)
@@ -78,17 +80,17 @@ def optimizer_labels(params: Params) -> Params:
     """
 
     def label(path: tuple[Any, ...], _: Any) -> str:
-        name = path[-1].key
-        if path[0].key == "encoder" and name in ("mean", "basis", "deviations"):
+        if path[0].key == "encoder" and path[-1].key in COMPONENTS:
             return "fixed"
-        return "muon" if name == "kernel" else "adamw"
+        return "muon" if path[-1].key == "kernel" else "adamw"
 
     return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _weight_decay_mask(params: Params) -> Params:
+    kept = ("codebook", *COMPONENTS)
     return jax.tree_util.tree_map_with_path(
-        lambda path, value: value.ndim > 1 and path[-1].key != "codebook", params
+        lambda path, value: value.ndim > 1 and path[-1].key not in kept, params
     )
 
 

@@ -14,11 +14,13 @@ from sklearn.decomposition import PCA
 from pivq_jax.common.errors import InputError
 from pivq_jax.config import Config
 from pivq_jax.config.check import check_config
+from pivq_jax.config.sections import OptimizerConfig
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.torch_model import PIVQ as Reference
 from pivq_jax.model.components import match_own, own_entries, principal_components, shrunk
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import match_latents
+from pivq_jax.training.optimizer import make_optimizer
 
 SIZE, CODES, COMPONENTS = 16, 6, 24
 FIELDS = {
@@ -107,6 +109,17 @@ def test_the_nearest_entry_of_each_latent_is_the_matching(model):
     np.testing.assert_array_equal(np.asarray(own) // 8, np.tile(np.arange(CODES), (200, 1)))
     broken = latents.at[3, 2, 0].set(jnp.nan)
     np.testing.assert_array_equal(match_own(broken, codebook)[1], np.arange(200) != 3)
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_no_optimizer_changes_components(model, name):
+    _, params, _ = model
+    optimizer = make_optimizer(OptimizerConfig(name=name, weight_decay=0.1, warmup=0.0), 10)
+    gradients = {part: jax.tree.map(jnp.ones_like, x) for part, x in params.items()}
+    gradients["encoder"] = jax.tree.map(jnp.zeros_like, params["encoder"])
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert not any(np.any(x) for x in jax.tree.leaves(updates["encoder"]))
+    assert all(np.any(x) for x in jax.tree.leaves(updates["decoder"]))
 
 
 @pytest.mark.parametrize("size, patch", [(SIZE, 8), (128, 16)])
