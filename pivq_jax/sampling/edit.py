@@ -123,7 +123,10 @@ def edit(
     A code of a multiset is replaced regardless of the others.
     """
     codebook = codebook - codebook.mean(axis=0)
-    mean = 2 * jnp.square(codebook).sum(-1).mean()
+    alternatives = codebook[None]
+    if space.coarse_first:  # those of a latent's own
+        alternatives = codebook.reshape(space.num_codes, -1, codebook.shape[1])
+    mean = 2 * jnp.var(alternatives, axis=1).sum(-1).mean()
     distance = squared_distances(codebook[codes], codebook)
     distance /= jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
     itself = codes[..., None] == jnp.arange(len(codebook))
