@@ -192,21 +192,19 @@ def test_a_factor_may_have_any_name():
     assert labels.wanted(self="b", codes="c").tolist() == [1, 0]
 
 
-def test_a_code_that_is_coarse_or_fine_is_replaced_by_one_of_its_own_latent():
-    """Distances count beside those of a latent's own entries: others are far away."""
+@pytest.mark.parametrize("count, kept", [(60, 0.8), (300, 0.8), (2_000, 0.99)])
+def test_a_code_that_is_coarse_or_fine_is_replaced_by_one_of_its_own_latent(count, kept):
+    """Distances count beside those of a latent's own entries, as those of others are far away."""
     space = CodeSpace(N, K, coarse_first=True)
-    codes, labels = world(2_000)
     signs = np.where(np.arange(K)[:, None] // GROUP >> np.arange(2) & 1, 8.0, -8.0)
     values = np.random.default_rng(1).normal(size=(K, 3))
     codebook = jnp.float32(np.concatenate([values, signs], 1))
-    table, wanted = factor_table(space, codes, labels), labels.wanted(colour="green")
-    made = np.asarray(edit(space, codebook, codes[:100], wanted, table, None))
-    np.testing.assert_array_equal(made // GROUP, np.tile(np.arange(N), (100, 1)))
-    green = labels.values[:100, 0] == 1
-    first, _, third, shape = values_of(made)
+    codes, labels = world(count)
+    table = factor_table(space, codes, labels)
+    before, _ = world(500, seed=7)
+    made = np.asarray(edit(space, codebook, before, labels.wanted(colour="green"), table, None))
+    np.testing.assert_array_equal(made // GROUP, np.tile(np.arange(N), (500, 1)))
+    first, _, third, _ = values_of(made)
     assert np.mean(first == 1) > 0.9 and np.mean(third == 1) > 0.9
-    assert np.mean(shape == labels.values[:100, 1]) > 0.9
-    changed = (made != codes[:100]).sum(1)
-    assert changed[green].max() == 0 and changed[~green].mean() < 2.5
-    # What tells nothing stays.
-    assert np.mean(made[:, 3] == codes[:100, 3]) > 0.95
+    # What tells nothing mostly stays, though few images make it seem to tell something.
+    assert np.mean(made[:, 3] == before[:, 3]) > kept
