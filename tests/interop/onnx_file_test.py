@@ -50,7 +50,9 @@ def random_params(config: Config) -> Any:
 
     def reduce(path: tuple[Any, ...], values: np.ndarray) -> np.ndarray:
         if path[-1].key == "deviations":  # which are positive, and those of an image's values small
-            return 0.1 + np.abs(values)
+            return (0.1 + np.abs(values)) / 5
+        if path[-1].key == "mean":
+            return values / 10
         if path[-1].key == "basis":
             return values / len(values) ** 0.5
         last = ("pixels/kernel", "pixels/bias", "local_output/kernels")
