@@ -31,8 +31,6 @@ QUERIES = {
     "quantizer.freeze_at": 0.659,
     "quantizer.noise": 0.4,
     "loss.perceptual": 1.0,
-    "adversarial.weight": 0.02,
-    "adversarial.recombined_weight": 0.05,
     "adversarial.start_at": 0.659,
     "optimizer.learning_rate": 1.5e-3,
     "optimizer.muon_learning_rate": 6e-3,
@@ -62,13 +60,13 @@ def get_config(variants: str = "") -> ConfigDict:
     config.quantizer.freeze_at = 0.0
     config.loss.perceptual = 2.0
     config.loss.perceptual_shift = 3
-    config.adversarial.weight = 0.03
-    config.adversarial.recombined_weight = 0.15
+    config.adversarial.weight = 0.02
+    config.adversarial.recombined_weight = 0.05
     config.adversarial.start_at = 0.0
     config.optimizer.learning_rate = 7.5e-4
     config.optimizer.muon_learning_rate = 3e-3
     config.optimizer.warmup = 0.033
-    config.train.steps = 5_000
+    config.train.steps = 3_000
     config.train.ema_decay = 0.998
     config.sample.spread = 0.5
     larger = {"data.image_size": 128, "model.patch_size": 16}
