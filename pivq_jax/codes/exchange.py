@@ -1,4 +1,4 @@
-"""The exchange of codes of two images, and that of half of them, as the loss makes it."""
+"""The exchange of codes of two images, and that of some of them, as the loss makes it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +12,7 @@ from pivq_jax.codes.space import CodeSpace
 
 
 def beside_hyperplane(
+    space: CodeSpace,
     codes_a: jax.Array,
     partners: jax.Array,
     codebook: jax.Array,
@@ -21,13 +22,19 @@ def beside_hyperplane(
     """Chooses the pairs on one side of a random hyperplane, bool [B, N].
 
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook is float32 [K, D]. Of the P
-    pairs of an image, round(fraction * P) are chosen; each image folds its number into `key`.
+    pairs of an image, round(fraction * P) are chosen; each image folds its number into `key`. Where
+    codes are coarse first, no direction is drawn: their numbers are in their last values, as signs.
     """
     images, paired = jnp.arange(len(codes_a)), codes_a != partners
     middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
     keys = jax.vmap(partial(jax.random.fold_in, key))(images)
     size = codebook.shape[1:]
-    normals = jax.vmap(lambda own: jax.random.normal(own, size, jnp.float32))(keys)
+    if space.coarse_first:
+        bits = (space.num_codes - 1).bit_length()
+        normal = jnp.zeros(size).at[-bits:].set(2.0 ** jnp.arange(bits))
+        normals = jnp.broadcast_to(normal, (len(codes_a), *size))
+    else:
+        normals = jax.vmap(lambda own: jax.random.normal(own, size, jnp.float32))(keys)
     score = jnp.einsum("bnd,bd->bn", middles, normals, precision=jax.lax.Precision.HIGHEST)
     pairs = paired.sum(-1, keepdims=True)
     return paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
@@ -53,12 +60,14 @@ def exchange(
     return space.canonical(jnp.where(chosen, partners, first)).reshape(codes_a.shape)
 
 
-def exchange_half(
+def exchange_some(
     space: CodeSpace, codebook: jax.Array, codes_a: jax.Array, codes_b: jax.Array, key: jax.Array
 ) -> jax.Array:
     """Exchanges half of the differing codes of two images, as `sampling.recombine` by default.
 
-    Codes are int32 [N], the codebook is float32 [K, D]. Returns int32 [N].
+    Where codes are coarse first, it is any share of them. Codes are int32 [N], the codebook is
+    float32 [K, D]. Returns int32 [N].
     """
-    choose = partial(beside_hyperplane, key=key, fraction=0.5)
+    fraction = jax.random.uniform(key) if space.coarse_first else 0.5
+    choose = partial(beside_hyperplane, space, key=key, fraction=fraction)
     return exchange(space, codebook, codes_a, codes_b, choose)

@@ -39,6 +39,7 @@ class CodeSpace:
     codebook_size: int  # K, at least 1; for `matching` at least N
     kind: str = "matching"  # (sets), `nearest` (multisets) or `positional` (sequences)
     method: str = "auto"  # solver of all matchings of codes, see `pivq_jax.matching.match`
+    coarse_first: bool = False  # entries are in order: the first ones say what is coarse
 
     def __post_init__(self) -> None:
         n, k = self.num_codes, self.codebook_size
@@ -57,7 +58,8 @@ class CodeSpace:
         """Returns the space of a config, which may be a dictionary."""
         quantizer = config["quantizer"]
         size, kind, method = (quantizer[name] for name in ("codebook_size", "kind", "method"))
-        return cls(config["model"]["num_codes"], size, kind, method)
+        model = config["model"]
+        return cls(model["num_codes"], size, kind, method, model["encoder"] == "components")
 
     @property
     def distinct(self) -> bool:
@@ -68,6 +70,11 @@ class CodeSpace:
     def ordered(self) -> bool:
         """Whether the positions of codes have a meaning."""
         return self.kind == "positional"
+
+    @property
+    def lifts(self) -> bool:
+        """Whether log lifts improve an exchange: not of places, nor of what is coarse."""
+        return not self.ordered and not self.coarse_first
 
     @property
     def num_messages(self) -> int:

@@ -18,7 +18,12 @@ from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.common.parallel import check_alike
 from pivq_jax.config.fields import BUILT_FROM, PATHS, Config, all_fields
-from pivq_jax.config.sections import RECOMBINATION_PATCHES, PriorConfig
+from pivq_jax.config.sections import (
+    COMPONENT_SIDE,
+    RECOMBINATION_PATCHES,
+    PriorConfig,
+    component_side,
+)
 
 MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
@@ -109,8 +114,8 @@ def check_config(config: Config, training: bool) -> None:
             f" quantizer.freeze_at = {quantizer.freeze_at}",
         )
     need(
-        not quantizer.freezes or quantizer.freeze_at > quantizer.init_at,
-        f"quantizer.freeze_at = {quantizer.freeze_at} must be after quantizer.init_at ="
+        not quantizer.freezes or quantizer.freeze_at >= quantizer.init_at,
+        f"quantizer.freeze_at = {quantizer.freeze_at} must not be before quantizer.init_at ="
         f" {quantizer.init_at}, or 1",
     )
     latents = quantizer.init_batches * train.batch_size * config.model.num_codes
@@ -154,6 +159,31 @@ def check_model(config: Config) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
+    if model.encoder == "components":
+        codes, components = model.num_codes, model.num_components
+        need(
+            quantizer.init_at == quantizer.freeze_at == 0,
+            "model.encoder = 'components' has codes before it trains: set quantizer.init_at ="
+            " quantizer.freeze_at = 0",
+        )
+        need(
+            components >= codes,
+            f"model.num_components = {components} must be at least model.num_codes = {codes}, a"
+            " component for each",
+        )
+        most = 3 * component_side(config.data.image_size) ** 2
+        need(
+            components <= most,
+            f"model.num_components = {components} must be at most the {most} values of an image,"
+            f" averaged to {COMPONENT_SIDE} pixels or less",
+        )
+        size = model.longest_run + max(1, (codes - 1).bit_length())
+        need(
+            model.code_dim == size,
+            f"model.code_dim = {model.code_dim} must be {size} for model.num_codes = {codes} of"
+            f" model.num_components = {components}",
+        )
+        _need_multiple(config, "quantizer.codebook_size", "model.num_codes")
     positions = patches * model.width
     need(
         positions <= MAX_POSITIONS,

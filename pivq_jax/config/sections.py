@@ -1,6 +1,7 @@
 """The fields of a config by section, with their types, defaults, descriptions and limits."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 # compares the names.
 KINDS = ("matching", "nearest", "positional")
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
+ENCODERS = ("queries", "components")
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
 PERCEPTUAL_NETWORKS = ("alex", "vgg")
@@ -19,6 +21,9 @@ FEATURE_NETWORKS = ("vgg", "inception_64", "inception_192", "inception_768", "in
 # some real image of the batch has one like it, and large enough to show what belongs together
 # (docs/results.md).
 RECOMBINATION_PATCHES = 4
+# Larger images are averaged to this side or less before their principal components are taken: 512
+# of them have 25 MB at 64 pixels, and would have 400 MB at 256. The decoder adds what is finer.
+COMPONENT_SIDE = 64
 # Counts fit into 32 bits, signed.
 MOST = 2**31 - 1
 
@@ -67,6 +72,11 @@ INT32 = Limit(
 )
 
 
+def component_side(image_size: int) -> int:
+    """Returns the side of images whose principal components are taken, a divisor of the size."""
+    return max(side for side in range(1, COMPONENT_SIDE + 1) if image_size % side == 0)
+
+
 def step_at(share: float, steps: int) -> int:
     """Returns the step at a share of a run of so many steps, the last one at most."""
     return min(round(share * steps), steps - 1)
@@ -113,6 +123,14 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The encoder and the decoder."""
 
+    encoder: str = setting(
+        "queries",
+        "learned queries, which attend to patches, or principal components: see method.md",
+        one_of(ENCODERS),
+    )
+    num_components: int = setting(
+        512, "P, principal components of an image, for those of the encoder", between(2, 16_384)
+    )
     num_codes: int = setting(32, "N, codes per image", between(1, 65_536))
     code_dim: int = setting(32, "D, size of a latent or codebook entry", between(2, 16_384))
     patch_size: int = setting(
@@ -136,6 +154,21 @@ class ModelConfig(Section):
     )
     dtype: str = setting("float32", "of activations; use bfloat16 on accelerators", one_of(DTYPES))
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
+
+    @property
+    def runs(self) -> list[int]:
+        """The first principal component of each latent, and P: N + 1 numbers.
+
+        Lengths grow linearly, about as the variances of components of faces ask for equal bits.
+        """
+        more, codes = self.num_components - self.num_codes, self.num_codes
+        return [n + more * n**2 // codes**2 for n in range(codes + 1)]
+
+    @property
+    def longest_run(self) -> int:
+        """The most principal components of a latent."""
+        runs = self.runs
+        return max(end - start for start, end in itertools.pairwise(runs))
 
     def patches(self, image_size: int) -> int:
         """Returns the number of patches of an image."""
@@ -337,6 +370,9 @@ class SampleConfig(Section):
     )
     fraction: float = setting(
         0.5, "share of the differing codes that is exchanged in samples", FRACTION
+    )
+    spread: float = setting(
+        0.0, "each sample draws its share from `fraction` minus and plus this", FRACTION
     )
     nearest_of: int = setting(
         1,

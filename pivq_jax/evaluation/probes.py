@@ -21,8 +21,8 @@ from pivq_jax.sampling import CodeSpace
 
 # Penalties to try, strongest first, relative to the smallest one with which all weights are zero.
 PENALTIES = (10**-0.5, 10**-1.0, 10**-1.5)
-# Maximum number of code features of a positional model. With all pairs of position and entry,
-# 256 x 4,096, the features of 10,000 images would take 39 GiB.
+# Maximum number of code features. With all pairs of position and entry, 256 x 4,096, those of
+# 10,000 images would take 39 GiB; with 32,000 entries probes take longer than a training.
 MAX_CODE_FEATURES = 8_192
 # Directions of a latent with less than this fraction of its largest variance are ignored.
 LEAST_VARIANCE = 1e-6
@@ -61,28 +61,29 @@ class ProbeResult(NamedTuple):
 
 def code_features(space: CodeSpace, splits: Sequence[npt.ArrayLike]) -> list[np.ndarray]:
     """Converts codes of splits to features [M, F], what the decoder receives: the counts of
-    each entry, F = K; for `positional`, one-hot entries at each place, F = N K or the
-    `MAX_CODE_FEATURES` pairs most frequent in the first split.
+    each entry; for `positional`, one-hot entries at each place. Of more than `MAX_CODE_FEATURES`,
+    those most frequent in the first split are kept.
     """
     checked = [space.check(codes, distinct=False) for codes in splits]
-    if not space.ordered:
+    total = space.codebook_size
+    if space.ordered:  # each place has its own range of K numbers
+        checked = [codes + total * np.arange(space.num_codes) for codes in checked]
+        total *= space.num_codes
+    elif total <= MAX_CODE_FEATURES:
         # As floats, those of 10,000 images and 131,072 entries would take 5 GB.
         dtype = np.min_scalar_type(1 if space.distinct else space.num_codes)
         return [space.multi_hot(codes, dtype) for codes in checked]
-    places = space.codebook_size * np.arange(space.num_codes)
-    placed = [codes + places for codes in checked]  # each place has its own range of K numbers
-    total = space.codebook_size * space.num_codes
-    frequent = np.argsort(-np.bincount(placed[0].ravel(), minlength=total), kind="stable")
+    frequent = np.argsort(-np.bincount(checked[0].ravel(), minlength=total), kind="stable")
     kept = np.sort(frequent[:MAX_CODE_FEATURES])
     columns = np.full(total, len(kept))  # omitted features share a last column, which is removed
     columns[kept] = np.arange(len(kept))
 
-    def one_hot(codes: np.ndarray) -> np.ndarray:
+    def counts(codes: np.ndarray) -> np.ndarray:
         result = np.zeros((len(codes), len(kept) + 1), np.float32)
-        np.put_along_axis(result, columns[codes], 1.0, axis=1)
+        np.add.at(result, (np.arange(len(codes))[:, None], columns[codes]), 1.0)
         return result[:, :-1]
 
-    return [one_hot(codes) for codes in placed]
+    return [counts(codes) for codes in checked]
 
 
 def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:

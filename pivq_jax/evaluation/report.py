@@ -84,13 +84,11 @@ def write_report(
         "weights": checksum(model.params),
         "data": session.dataset.identity,
         "seed": config.seed,
-        "nearest_of": config.sample.nearest_of,
+        "sample": [config.sample.fraction, config.sample.spread, config.sample.nearest_of],
         "factors": {name: list(values) for name, values in session.dataset.factors.items()},
         "lpips_path": alex_weights(config.loss),
         **settings,
     }
-    if config.sample.fraction != 0.5:  # else reports still hold that were made before it counted
-        made_for["fraction"] = config.sample.fraction
     stages = [(name, stage, made_for) for name, stage in STAGES.items()]
     stages += [(name, stage.run, made_for | stage.depends_on) for name, stage in more.items()]
     pictures: list[str] = []

@@ -127,7 +127,7 @@ class Session:
     @cached_property
     def lift(self) -> jax.Array | None:
         """The log lift of codes in training images, float32 [K, K]; None where it is not used."""
-        return None if self.model.space.ordered else self.model.log_lift(self.pool_codes)
+        return self.model.log_lift(self.pool_codes) if self.model.space.lifts else None
 
     def recombined_codes(
         self, count: int, key: jax.Array, parents: int = 2
@@ -139,7 +139,7 @@ class Session:
         model, codes, size = self.model, self.pool_codes, self.settings.batch_size
         sample = model.config.sample
         fraction = sample.fraction if parents == 2 else None
-        how = parents, fraction, self.lift, sample.nearest_of
+        how = parents, fraction, self.lift, sample.nearest_of, sample.spread
         return recombine_at_random(model.space, model.codebook, codes, count, key, size, *how)
 
     def recombined(self, count: int, key: jax.Array, parents: int = 2) -> Samples:

@@ -289,9 +289,9 @@ class Engine:
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
         codes_a, partners = jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None]
-        half, space = jnp.float32(0.5), self.model.space
+        share = sampling.draw_share(key_mix, 0.5, self.model.config.sample.spread)
         exchanged = sampling.choose_pairs(
-            space, codes_a, partners, self._codebook, key_mix, half, self._lift
+            self.model.space, codes_a, partners, self._codebook, key_mix, share, self._lift
         )
         return NewFace(a, b, pairs, np.where(exchanged[0], pairs.b, pairs.a))
 

@@ -78,10 +78,10 @@ class TrainedModel:
         return to_first_device(self.params["quantizer"]["codebook"])
 
     @cached_property
-    def lift(self) -> jax.Array:
-        """The log lift of `parents`, float32 [K, K]; see `log_lift`."""
+    def lift(self) -> jax.Array | None:
+        """The log lift of `parents`, float32 [K, K]; None where it would not help."""
         assert self.parents is not None
-        return self.log_lift(self.parents)
+        return self.log_lift(self.parents) if self.space.lifts else None
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -172,8 +172,9 @@ class TrainedModel:
             key,
             min(count, RECOMBINED_AT_ONCE),
             fraction=settings.fraction,
-            lift=None if self.space.ordered else self.lift,
+            lift=self.lift,
             nearest_of=settings.nearest_of,
+            spread=settings.spread,
         )
         return jnp.asarray(codes)
 

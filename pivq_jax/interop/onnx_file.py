@@ -19,7 +19,16 @@ from pivq_jax.common.weights import pack_arrays
 from pivq_jax.config.check import config_of_model
 from pivq_jax.config.description import KEY
 from pivq_jax.config.fields import Config
-from pivq_jax.interop.onnx_graph import Graph, block, convolution, dense, gelu, layer_norm
+from pivq_jax.interop.onnx_graph import (
+    Graph,
+    block,
+    convolution,
+    dense,
+    gelu,
+    layer_norm,
+    part,
+)
+from pivq_jax.model.components import SMALLEST, Layout
 from pivq_jax.model.layers import positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON
 
@@ -68,6 +77,11 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     model, size = config.model, config.data.image_size
     width, side = model.width, size // model.patch_size
     graph = Graph(params)
+    images, latents = (size, size, 3), (model.num_codes, model.code_dim)
+    ends = ("images", images), ("latents", latents)
+    if model.encoder == "components":
+        component_latents(graph, Layout.of(model, size), size)
+        return graph.to_bytes("encoder", *ends, metadata)
 
     x = graph.add("Transpose", "images", perm=[0, 3, 1, 2])
     x = convolution(graph, x, "encoder/patches", stride=model.patch_size)
@@ -87,8 +101,7 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     x = dense(graph, layer_norm(graph, x, "encoder/norm"), "encoder/latents")
     one = graph.constant("encoder/unit/scale", np.ones(model.code_dim, np.float32))
     graph.add("LayerNormalization", x, one, epsilon=NORM_EPSILON, name="latents")
-    images, latents = (size, size, 3), (model.num_codes, model.code_dim)
-    return graph.to_bytes("encoder", ("images", images), ("latents", latents), metadata)
+    return graph.to_bytes("encoder", *ends, metadata)
 
 
 def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> bytes:
@@ -97,9 +110,19 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     width, side = model.width, size // model.patch_size
     graph = Graph(params)
 
-    queries = graph.params["decoder/queries"] + positions_2d(side, side, width)
-    x = graph.constant("decoder/queries", queries[None])  # shared by all images
-    codes = dense(graph, "vectors", "decoder/codes")
+    positions, vectors, pattern = positions_2d(side, side, width), "vectors", ""
+    if model.encoder == "components":
+        vectors, pattern = component_patterns(graph, Layout.of(model, size), size)
+        # Patches of the pattern [B, 3, H, W], and their pixels with channels last, as rows.
+        x = graph.add("Reshape", pattern, graph.shape(0, 3, side, model.patch_size, side, -1))
+        x = graph.add("Transpose", x, perm=[0, 2, 4, 3, 5, 1])
+        x = graph.add("Reshape", x, graph.shape(0, side**2, -1))
+        x = dense(graph, x, "decoder/patches")
+        x = graph.add("Add", x, graph.constant("decoder/positions", positions))
+    else:
+        queries = graph.params["decoder/queries"] + positions
+        x = graph.constant("decoder/queries", queries[None])  # shared by all images
+    codes = dense(graph, vectors, "decoder/codes")
     if config.quantizer.kind == "positional":
         codes = graph.add("Add", codes, graph.weight("decoder/places"))
     for i in range(model.set_depth):
@@ -115,6 +138,11 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     else:
         x = dense(graph, x, "decoder/output/expand")
         x = _pixels(graph, x, side, model.patch_size // 2)
+        if pattern:
+            y = graph.add("Reshape", pattern, graph.shape(0, 3, size // 2, 2, size // 2, 2))
+            y = graph.add("Transpose", y, perm=[0, 3, 5, 1, 2, 4])
+            y = graph.add("Reshape", y, graph.shape(0, 12, size // 2, size // 2))
+            x = graph.add("Concat", x, y, axis=1)
         y = convolution(graph, gelu(graph, x), "decoder/output/conv")
         x = graph.add("Add", x, y)
         x = convolution(graph, gelu(graph, x), "decoder/output/pixels")
@@ -124,11 +152,66 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
         y = graph.add("MatMul", graph.add("Transpose", cells, perm=[1, 0, 2]), kernels)
         y = graph.add("Transpose", y, perm=[1, 0, 2])
         x = graph.add("Add", x, _pixels(graph, y, side, model.patch_size))
+    if pattern:
+        x = graph.add("Add", x, pattern)
     x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
     limits = [graph.constant(f"limit_{i}", np.float32(i)) for i in (-1, 1)]
     graph.add("Clip", x, *limits, name="images")
-    vectors, images = (model.num_codes, model.code_dim), (size, size, 3)
-    return graph.to_bytes("decoder", ("vectors", vectors), ("images", images), metadata)
+    ends = ("vectors", (model.num_codes, model.code_dim)), ("images", (size, size, 3))
+    return graph.to_bytes("decoder", *ends, metadata)
+
+
+def component_latents(graph: Graph, layout: Layout, size: int) -> None:
+    """Appends the encoder of principal components, `pivq_jax.model.components.Components`."""
+    side, codes = layout.side, len(layout.places)
+    deviations = np.maximum(graph.params["encoder/deviations"], SMALLEST)
+    x = graph.add("Reshape", "images", graph.shape(0, side, size // side, side, size // side, 3))
+    x = graph.add("ReduceMean", x, graph.constant("within", np.array([2, 4])), keepdims=0)
+    x = graph.add("Reshape", x, graph.shape(0, -1))
+    x = graph.add("Sub", x, graph.weight("encoder/mean"))
+    x = graph.add("MatMul", x, graph.weight("encoder/basis"))
+    x = graph.add("Pad", x, graph.constant("one_zero", np.array([0, 0, 0, 1])))
+    x = graph.add("Gather", x, graph.constant("encoder/places", layout.places), axis=1)
+    x = graph.add("Div", x, graph.constant("encoder/scales", deviations[layout.starts, None]))
+    batch = graph.add("Shape", "images", start=0, end=1)
+    shape = graph.add("Concat", batch, graph.shape(codes, layout.tags.shape[1]), axis=0)
+    tags = graph.add("Expand", graph.constant("encoder/tags", layout.tags), shape)
+    graph.add("Concat", x, tags, axis=2, name="latents")
+
+
+def component_patterns(graph: Graph, layout: Layout, size: int) -> tuple[str, str]:
+    """Appends `Components.patterns` of the vectors: [B, N, N length] and [B, 3, H, W]."""
+    side, codes, bits = layout.side, len(layout.places), layout.tags.shape[1]
+    deviations = np.maximum(graph.params["encoder/deviations"], SMALLEST)
+    tags = part(graph, "vectors", layout.length, layout.length + bits, axis=2)
+    signs = graph.add("Greater", tags, graph.constant("zero", np.float32(0)))
+    signs = graph.add("Cast", signs, to=graph.float)
+    powers = graph.constant("powers", 2.0 ** np.arange(bits, dtype=np.float32)[:, None])
+    number = graph.add("MatMul", signs, powers)  # [B, N, 1]
+    every = graph.constant("numbers", np.arange(codes, dtype=np.float32))
+    owner = graph.add("Cast", graph.add("Equal", number, every), to=graph.float)
+    last = graph.constant("last", np.array([3]))
+    second = graph.constant("second", np.array([2]))
+    values = part(graph, "vectors", 0, layout.length, axis=2)
+    values = graph.add("Unsqueeze", values, second)
+    scales = graph.constant("encoder/scales", deviations[layout.starts, None])
+    values = graph.add("Mul", values, scales)
+    spread = graph.add("Mul", graph.add("Unsqueeze", owner, last), values)
+    divisors = np.append(deviations, np.float32(1))[layout.places]
+    white = graph.add("Div", spread, graph.constant("encoder/divisors", divisors))
+    white = graph.add("Reshape", white, graph.shape(0, 0, -1))
+    one = graph.constant("first", np.array([1]))
+    total = graph.add("ReduceSum", spread, one, keepdims=0)
+    total = graph.add("Reshape", total, graph.shape(0, -1))
+    total = graph.add("Gather", total, graph.constant("encoder/held", layout.held), axis=1)
+    basis = graph.add("Transpose", graph.weight("encoder/basis"), perm=[1, 0])
+    x = graph.add("Add", graph.add("MatMul", total, basis), graph.weight("encoder/mean"))
+    x = graph.add("Clip", x, *(graph.constant(f"limit_{i}", np.float32(i)) for i in (-1, 1)))
+    x = graph.add("Reshape", x, graph.shape(0, side, 1, side, 1, 3))
+    factor = size // side
+    repeats = graph.constant("repeats", np.array([1, 1, factor, 1, factor, 1]))
+    x = graph.add("Reshape", graph.add("Tile", x, repeats), graph.shape(0, size, size, 3))
+    return white, graph.add("Transpose", x, perm=[0, 3, 1, 2])
 
 
 def _pixels(graph: Graph, x: str, side: int, factor: int) -> str:

@@ -43,6 +43,7 @@ class Graph:
         self._onnx = import_onnx()
         flat = traverse_util.flatten_dict(params, sep="/")
         self.params = {path: np.asarray(value, np.float32) for path, value in flat.items()}
+        self.float = self._onnx.TensorProto.FLOAT  # the type to cast to
         self.nodes: list[Any] = []
         self.weights: dict[str, np.ndarray] = {}
 

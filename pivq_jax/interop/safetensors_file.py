@@ -93,6 +93,6 @@ def _shapes(model: ModelConfig, image_size: int, codebook_size: int, kind: str) 
         ("decoder", "set_block", model.set_depth),
         ("decoder", "block", model.decoder_depth),
     ):
-        for i in range(1, depth):
+        for i in range(1, depth if f"{stack}_0" in params[part] else 0):
             params[part][f"{stack}_{i}"] = params[part][f"{stack}_0"]
     return params

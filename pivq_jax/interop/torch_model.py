@@ -41,6 +41,12 @@ def depth_to_space(grid: Tensor, factor: int) -> Tensor:
     return x.reshape(batch, -1, height * factor, width * factor)
 
 
+def space_to_depth(images: Tensor, factor: int) -> Tensor:
+    """[B, C, h * factor, w * factor] -> [B, h, w, factor * factor * C]."""
+    x = images.unflatten(2, (-1, factor)).unflatten(4, (-1, factor))  # [B, C, h, i, w, j]
+    return x.permute(0, 2, 4, 3, 5, 1).flatten(3)
+
+
 class Attention(nn.Module):
     """Multi-head attention with normalized queries and keys."""
 
@@ -132,6 +138,60 @@ class Encoder(nn.Module):
         return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
 
 
+class Components(nn.Module):
+    """Principal components of images: their latents, and what code vectors stand for."""
+
+    places: Tensor
+    tags: Tensor
+
+    def __init__(
+        self, *, image_size: int, num_codes: int, num_components: int, code_dim: int
+    ) -> None:
+        super().__init__()
+        self.side = max(side for side in range(1, 65) if image_size % side == 0)
+        self.factor = image_size // self.side
+        values, more = 3 * self.side**2, num_components - num_codes
+        self.mean = nn.Parameter(torch.zeros(values), requires_grad=False)
+        self.basis = nn.Parameter(torch.zeros(values, num_components), requires_grad=False)
+        self.deviations = nn.Parameter(torch.ones(num_components), requires_grad=False)
+        self.starts = [n + more * n**2 // num_codes**2 for n in range(num_codes + 1)]
+        ends, bits = self.starts[1:], max(1, (num_codes - 1).bit_length())
+        self.length = code_dim - bits
+        places = torch.full((num_codes, self.length), num_components)
+        for n, (start, end) in enumerate(zip(self.starts, ends, strict=False)):
+            places[n, : end - start] = torch.arange(start, end)
+        self.register_buffer("places", places, persistent=False)
+        digits = torch.arange(num_codes)[:, None] >> torch.arange(bits) & 1
+        tags = 8.0 * (2 * digits - 1)
+        self.register_buffer("tags", tags, persistent=False)
+
+    @property
+    def scales(self) -> Tensor:
+        """[N, 1]"""
+        return self.deviations[self.starts[:-1]].clamp(min=1e-6)[:, None]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> latents [B, N, D]."""
+        small = F.avg_pool2d(images, self.factor).permute(0, 2, 3, 1).flatten(1)
+        values = F.pad((small - self.mean) @ self.basis, (0, 1))
+        latents = values[:, self.places] / self.scales
+        return torch.cat([latents, self.tags.expand(len(images), -1, -1)], dim=-1)
+
+    def patterns(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N, D] -> [B, N, N times the longest run] and [B, 3, H, W]."""
+        bits = vectors[..., self.length :] > 0
+        number = (bits * 2 ** torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
+        owner = F.one_hot(number, len(self.places)).float()
+        values = vectors[..., None, : self.length] * self.scales
+        spread = owner[..., None] * values
+        white = spread / F.pad(self.deviations, (0, 1), value=1.0).clamp(min=1e-6)[self.places]
+        total = spread.sum(1)[:, self.places < len(self.deviations)]
+        small = (total @ self.basis.T + self.mean).clamp(-1, 1)
+        small = small.unflatten(1, (self.side, self.side, 3)).permute(0, 3, 1, 2)
+        large = small.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
+        return white.flatten(2), large
+
+
 class PatchOutput(nn.Module):
     """A linear layer from each cell of the grid to its patch."""
 
@@ -140,22 +200,25 @@ class PatchOutput(nn.Module):
         self.patch_size = patch_size
         self.pixels = nn.Linear(width, 3 * patch_size**2)
 
-    def forward(self, grid: Tensor) -> Tensor:
+    def forward(self, grid: Tensor, pattern: Tensor | None) -> Tensor:
         return depth_to_space(self.pixels(grid), self.patch_size)
 
 
 class ConvOutput(nn.Module):
     """Convolutions at half the resolution of the image."""
 
-    def __init__(self, patch_size: int, width: int, channels: int) -> None:
+    def __init__(self, patch_size: int, width: int, channels: int, pattern: bool) -> None:
         super().__init__()
         self.factor = patch_size // 2
         self.expand = nn.Linear(width, channels * self.factor**2)
+        channels += 12 * pattern
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.pixels = nn.Conv2d(channels, 12, 3, padding=1)
 
-    def forward(self, grid: Tensor) -> Tensor:
+    def forward(self, grid: Tensor, pattern: Tensor | None) -> Tensor:
         x = depth_to_space(self.expand(grid), self.factor)
+        if pattern is not None:
+            x = torch.cat([x, space_to_depth(pattern, 2).permute(0, 3, 1, 2)], dim=1)
         x = x + self.conv(F.gelu(x, approximate="tanh"))
         x = self.pixels(F.gelu(x, approximate="tanh"))
         return depth_to_space(x.permute(0, 2, 3, 1), 2)
@@ -197,28 +260,36 @@ class Decoder(nn.Module):
         output_channels: int,
         local_output: bool,
         positional: bool,
+        pattern: bool,
     ) -> None:
         super().__init__()
-        self.side = image_size // patch_size
+        self.side, self.patch_size = image_size // patch_size, patch_size
         self.codes = nn.Linear(code_dim, width)
         self.places = nn.Parameter(torch.randn(num_codes, width)) if positional else None
         self.set_blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(set_depth))
         self.set_norm = layer_norm(width)
-        self.queries = nn.Parameter(0.02 * torch.randn(self.side**2, width))
+        if pattern:
+            self.patches = nn.Linear(3 * patch_size**2, width)
+        else:
+            self.queries = nn.Parameter(0.02 * torch.randn(self.side**2, width))
         grid = positions_2d(self.side, self.side, width)
         self.register_buffer("positions", grid, persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads, ratio, cross=True) for _ in range(depth))
         self.norm = layer_norm(width)
         self.output = (
-            ConvOutput(patch_size, width, output_channels)
+            ConvOutput(patch_size, width, output_channels, pattern)
             if output == "conv"
             else PatchOutput(patch_size, width)
         )
         self.local_output = LocalOutput(self.side, patch_size, width) if local_output else None
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """[B, N, D] -> images [B, 3, H, W]."""
-        x = (self.queries + self.positions).expand(len(vectors), -1, -1)
+    def forward(self, vectors: Tensor, pattern: Tensor | None = None) -> Tensor:
+        """[B, N, D] and, if the decoder adds to one, [B, 3, H, W] -> images [B, 3, H, W]."""
+        if pattern is None:
+            x = (self.queries + self.positions).expand(len(vectors), -1, -1)
+        else:
+            x = self.patches(space_to_depth(pattern, self.patch_size).flatten(1, 2))
+            x = x + self.positions
         codes = self.codes(vectors)
         if self.places is not None:
             codes = codes + self.places
@@ -228,7 +299,9 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x, codes)
         grid = self.norm(x).unflatten(1, (self.side, self.side))
-        images = self.output(grid)
+        images = self.output(grid, pattern)
+        if pattern is not None:
+            images = images + pattern
         if self.local_output is not None:
             images = images + self.local_output(grid)
         return images
@@ -289,20 +362,28 @@ class PIVQ(nn.Module):
             **{n: model[n] for n in ("patch_size", "width", "heads")},
         }
         count, dim = model["num_codes"], model["code_dim"]
-        self.encoder = Encoder(
-            **shared, num_codes=count, code_dim=dim, depth=model["encoder_depth"]
-        )
+        latents = {"num_codes": count, "code_dim": dim}
+        components, wide = model["encoder"] == "components", dim
+        if components:
+            wide = count * (dim - max(1, (count - 1).bit_length()))
+            parts = model["num_components"]
+            self.encoder: Components | Encoder = Components(
+                image_size=size, num_components=parts, **latents
+            )
+        else:
+            self.encoder = Encoder(**shared, **latents, depth=model["encoder_depth"])
         self.quantizer = Quantizer(config["quantizer"]["codebook_size"], dim, self.kind)
         self.decoder = Decoder(
             **shared,
             num_codes=count,
-            code_dim=dim,
+            code_dim=wide,
             set_depth=model["set_depth"],
             depth=model["decoder_depth"],
             output=model["output"],
             output_channels=model["output_channels"],
             local_output=model["local_output"],
             positional=self.kind == "positional",
+            pattern=components,
         )
         self.apply(_initialise)
 
@@ -314,7 +395,13 @@ class PIVQ(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, N] -> images [B, 3, H, W], clipped."""
         codes = codes if self.kind == "positional" else codes.sort(-1).values
-        return self.decoder(self.quantizer.codebook[codes]).clamp(-1, 1)
+        return self.decode_vectors(self.quantizer.codebook[codes]).clamp(-1, 1)
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """[B, N, D] -> images [B, 3, H, W]."""
+        if isinstance(self.encoder, Components):
+            return self.decoder(*self.encoder.patterns(vectors))
+        return self.decoder(vectors)
 
 
 def from_pretrained(where: str | Path) -> PIVQ:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import Block, depth_to_space, positions_2d
+from pivq_jax.model.layers import Block, depth_to_space, positions_2d, space_to_depth
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
 
@@ -20,16 +20,23 @@ class Output(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, grid: jax.Array) -> jax.Array:
-        """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
+    def __call__(self, grid: jax.Array, pattern: jax.Array | None = None) -> jax.Array:
+        """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3].
+
+        The convolutions also get a `pattern` of that shape, to which the result will be added.
+        """
         patch_size, channels = self.config.patch_size, self.config.output_channels
         if self.config.output == "patch":
             x = dense(3 * patch_size**2, jnp.float32, "pixels")(grid)
             return depth_to_space(x, patch_size)
         dtype, factor = jnp.dtype(self.config.dtype), patch_size // 2
         x = depth_to_space(dense(channels * factor**2, dtype, "expand")(grid), factor)
-        x = x + nn.Conv(channels, (3, 3), dtype=dtype, name="conv")(gelu(x))
-        x = nn.Conv(12, (3, 3), dtype=jnp.float32, name="pixels")(gelu(x))
+        if pattern is not None:
+            x = jnp.concatenate([x, space_to_depth(pattern, 2).astype(dtype)], -1)
+        x = x + nn.Conv(x.shape[-1], (3, 3), dtype=dtype, name="conv")(gelu(x))
+        # Images begin as the pattern, if there is one.
+        first = nn.initializers.lecun_normal() if pattern is None else nn.initializers.zeros
+        x = nn.Conv(12, (3, 3), dtype=jnp.float32, kernel_init=first, name="pixels")(gelu(x))
         return depth_to_space(x, 2)
 
 
@@ -67,9 +74,12 @@ class Decoder(nn.Module):
     positional: bool = False
 
     @nn.compact
-    def __call__(self, quantized: jax.Array) -> jax.Array:
+    def __call__(self, quantized: jax.Array, pattern: jax.Array | None = None) -> jax.Array:
         """Decodes code vectors float32 [B, N, D] to images float32 [B, H, W, 3] with H = W =
         `image_size`, nominally in [-1, 1], not clipped.
+
+        With a `pattern` of that shape, the grid begins as its patches instead of learned queries,
+        and the network learns what to add to it.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         batch, num_codes, _ = quantized.shape
@@ -83,14 +93,20 @@ class Decoder(nn.Module):
             codes = block(config.heads, config.mlp_ratio, dtype, name=f"set_block_{i}")(codes)
         codes = LayerNorm(dtype, name="set_norm")(codes)
 
-        queries = self.param("queries", nn.initializers.normal(0.02), (side**2, config.width))
-        queries = (queries + positions_2d(side, side, config.width)).astype(dtype)
-        x = queries[None]  # shared by all images until they see the codes
+        if pattern is None:
+            queries = self.param("queries", nn.initializers.normal(0.02), (side**2, config.width))
+            x = queries[None]  # shared by all images until they see the codes
+        else:
+            patches = space_to_depth(pattern, config.patch_size).reshape(batch, side**2, -1)
+            x = dense(config.width, dtype, "patches")(patches)
+        x = (x + positions_2d(side, side, config.width)).astype(dtype)
         for i in range(config.decoder_depth):
             x = block(config.heads, config.mlp_ratio, dtype, name=f"block_{i}")(x, codes)
         x = LayerNorm(dtype, name="norm")(x).reshape(batch, side, side, config.width)
 
-        images = Output(config, name="output")(x)
+        images = Output(config, name="output")(x, pattern)
+        if pattern is not None:
+            images += pattern
         if config.local_output:
             images += LocalOutput(config.patch_size, name="local_output")(x)
         return images

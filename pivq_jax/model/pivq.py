@@ -8,6 +8,7 @@ import jax
 
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import KINDS, ModelConfig
+from pivq_jax.model.components import Components, match_own
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
 from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, add_noise, match_latents
@@ -29,7 +30,10 @@ class PIVQ(nn.Module):
     def setup(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind = {self.kind!r} is unknown: use one of {', '.join(KINDS)}")
-        self.encoder = Encoder(self.config)
+        if self.config.encoder == "components":
+            self.encoder: Components | Encoder = Components(self.config, self.image_size)
+        else:
+            self.encoder = Encoder(self.config)
         self.quantizer = Quantizer(
             self.codebook_size, self.config.code_dim, self.kind, self.matcher
         )
@@ -38,7 +42,7 @@ class PIVQ(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
         """Returns reconstructions of images, and their `Quantized` latents."""
         quantized = self.quantizer(self.latents(images))
-        return self.decoder(quantized.vectors), quantized
+        return self.decode_vectors(quantized.vectors), quantized
 
     def autoencode(
         self, images: jax.Array, noise: float = 0.0, key: jax.Array | None = None
@@ -49,7 +53,7 @@ class PIVQ(nn.Module):
         key. Raises ValueError if there is noise and no key.
         """
         latents = self.latents(images)
-        return self.decoder(add_noise(latents, noise, key)), latents
+        return self.decode_vectors(add_noise(latents, noise, key)), latents
 
     def latents(self, images: jax.Array) -> jax.Array:
         """Computes the latents of images, float32 [B, N, D]."""
@@ -64,10 +68,12 @@ class PIVQ(nn.Module):
 
     def decode(self, indices: jax.Array) -> jax.Array:
         """Decodes codebook entries int32 [B, N]; their order matters for `positional` alone."""
-        return self.decoder(self.quantizer.codebook[indices])
+        return self.decode_vectors(self.quantizer.codebook[indices])
 
     def decode_vectors(self, vectors: jax.Array) -> jax.Array:
         """Decodes code vectors float32 [B, N, D]."""
+        if isinstance(self.encoder, Components):
+            return self.decoder(*self.encoder.patterns(vectors))
         return self.decoder(vectors)
 
 
@@ -80,10 +86,13 @@ def pivq_from_config(
     `partial(common.parallel.map_over_batch, mesh=mesh)`, which matches the images of each device on
     that device.
     """
+    matcher: Matcher = partial(match_latents, method=config.quantizer.method)
+    if config.model.encoder == "components":
+        matcher = match_own
     return PIVQ(
         config.model,
         config.data.image_size,
         config.quantizer.codebook_size,
         config.quantizer.kind,
-        map_rows(partial(match_latents, method=config.quantizer.method)),
+        map_rows(matcher),
     )

@@ -23,6 +23,7 @@ from pivq_jax.sampling.meaning import Meaning, informative_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
+    draw_share,
     exchange_code,
     interpolate,
     recombine,
@@ -39,6 +40,7 @@ __all__ = [
     "capacity",
     "choose_pairs",
     "complete_sets",
+    "draw_share",
     "exchange_code",
     "informative_codes",
     "interpolate",

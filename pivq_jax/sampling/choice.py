@@ -48,7 +48,7 @@ def choose_pairs(
 
     def side_of_hyperplane(key: jax.Array) -> jax.Array:
         """The pairs on one side of a random hyperplane, improved with log lifts: bool [B, N]."""
-        exchanged = beside_hyperplane(codes_a, partners, codebook, key, fraction)
+        exchanged = beside_hyperplane(space, codes_a, partners, codebook, key, fraction)
         if lift is None:
             return exchanged
         pairs = (codes_a != partners).sum(-1)

@@ -117,24 +117,27 @@ def edit(
     codes: jax.Array,
     wanted: jax.Array,
     table: FactorTable,
-    lift: jax.Array,
+    lift: jax.Array | None,
 ) -> jax.Array:
     """Replaces codes [B, N] so that images have the values of factors that `Labels.wanted` gives.
     A code of a multiset is replaced regardless of the others.
     """
     codebook = codebook - codebook.mean(axis=0)
-    mean = 2 * jnp.square(codebook).sum(-1).mean()
+    alternatives = codebook[None]
+    if space.coarse_first:  # those of a latent's own
+        alternatives = codebook.reshape(space.num_codes, -1, codebook.shape[1])
+    mean = 2 * jnp.var(alternatives, axis=1).sum(-1).mean()
     distance = squared_distances(codebook[codes], codebook)
     distance /= jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
     itself = codes[..., None] == jnp.arange(len(codebook))
-    # A code is its own best alternative.
-    together = jnp.where(itself, lift.min(), lift[codes])
 
     asked = jnp.arange(table.overall.shape[-1]) == wanted[:, None]
     is_asked = asked.any(-1, keepdims=True)
     goal = jnp.where(is_asked, asked * WANTED_WEIGHT, read_factors(codes, table) * KEPT_WEIGHT)
     fit = jnp.einsum("kac,bac->bk", table.given_code, goal, precision=jax.lax.Precision.HIGHEST)
-    cost = jnp.where(itself, 0.0, distance) + LIFT_WEIGHT * together - fit[:, None]
+    cost = jnp.where(itself, 0.0, distance) - fit[:, None]
+    if lift is not None:  # a code is its own best alternative
+        cost += LIFT_WEIGHT * jnp.where(itself, lift.min(), lift[codes])
 
     # The evidence of each code for the wanted values, [B, N, A].
     evidence = jnp.where(asked, table.given_code[codes] - table.overall, 0.0).sum(-1)

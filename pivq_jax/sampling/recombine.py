@@ -19,6 +19,8 @@ from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
 from pivq_jax.sampling.parents import near_parents
 from pivq_jax.sampling.prior import Prior
 
+SHARE = 2**32 - 2  # folded into the key of an image, for its share
+
 
 def recombine(
     space: CodeSpace,
@@ -124,6 +126,7 @@ def recombine_at_random(
     fraction: ArrayLike | None = None,
     lift: ArrayLike | None = None,
     nearest_of: int = 1,
+    spread: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recombines the codes of parents drawn at random, in batches.
 
@@ -140,6 +143,7 @@ def recombine_at_random(
         fraction: share of the first parent's codes that is exchanged, see `recombine_many`.
         lift: float [K, K], see `recombine`.
         nearest_of: number of images that the other parents are chosen from, see `near_parents`.
+        spread: half the width of the range around `fraction` from which each image draws its own.
 
     Returns:
         The codes of the new images, int32 [S, N], and the parents of each, int32 [S, P], indices
@@ -150,22 +154,33 @@ def recombine_at_random(
         ValueError: as `recombine` does.
     """
     key_parents, key_mix = jax.random.split(key)
-    drawn = near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
+    found = near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
     fraction = _check_fraction(fraction, parents)
-    groups, mixed = np.asarray(drawn), []
+    groups, mixed = np.asarray(found), []
     for start in range(0, count, batch_size):
         # The last batch is filled up, so that all have the same shape.
         rows = np.arange(start, start + batch_size) % count
         keys = jax.vmap(partial(jax.random.fold_in, key_mix))(jnp.asarray(rows))
         chosen = codes[groups[rows]]
-        made = _recombine_groups(space, codebook, chosen, keys, fraction, lift)
+        shares = jax.vmap(partial(draw_share, fraction=fraction, spread=spread))(keys)
+        made = _recombine_groups(space, codebook, chosen, keys, shares, lift)
         mixed.append(np.asarray(made))
     return np.concatenate(mixed)[:count], groups
 
 
+def draw_share(key: jax.Array, fraction: ArrayLike, spread: ArrayLike) -> jax.Array:
+    """Draws the share of the codes of an image that are exchanged, f32 [], as samples have it.
+
+    It is uniform within `spread` of `fraction`, both scalars in [0, 1], and cut to [0, 1]. Without
+    spread it is `fraction`.
+    """
+    drawn = jax.random.uniform(jax.random.fold_in(key, SHARE), minval=-1.0)
+    return jnp.clip(fraction + spread * drawn, 0, 1)
+
+
 # Of parents int [B, P, N], each image with a key of its own: int32 [B, N].
 _recombine_groups = jax.jit(
-    jax.vmap(recombine_many, in_axes=(None, None, 0, 0, None, None)), static_argnums=0
+    jax.vmap(recombine_many, in_axes=(None, None, 0, 0, 0, None)), static_argnums=0
 )
 
 

@@ -332,12 +332,18 @@ def _initialize_or_revive_codebook(
 
 
 def _initialize_codebook(run: Run, state: TrainState, params: Params, step: int) -> TrainState:
-    """Initializes the codebook from the latents of the next batches, as `params` encode them."""
+    """Initializes the codebook from the latents of the next batches, as `params` encode them.
+
+    Principal components are first found of the same images.
+    """
+    count = run.config.quantizer.init_batches
+    if run.config.model.encoder == "components":
+        with contextlib.closing(_batches(run, step)) as stream:
+            images = jnp.stack([next(stream) for _ in range(count)])
+        state = run.steps.find_components(state, images)
+        params = state.params
     with contextlib.closing(_batches(run, step)) as stream:
-        latents = [
-            run.steps.latents(params, next(stream))
-            for _ in range(run.config.quantizer.init_batches)
-        ]
+        latents = [run.steps.latents(params, next(stream)) for _ in range(count)]
     every = jnp.stack(latents)
     check_finite(run, step, {"latent_norm": jnp.linalg.norm(every.ravel())})
     return jax.block_until_ready(run.steps.initialise(state, every))

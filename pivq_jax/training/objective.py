@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import value_and_grad
 from jax.sharding import Mesh
 
-from pivq_jax.codes.exchange import exchange_half
+from pivq_jax.codes.exchange import exchange_some
 from pivq_jax.codes.space import CodeSpace
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch
@@ -30,7 +30,7 @@ from pivq_jax.training.recombination import nearest_patch_loss
 
 Metrics = dict[str, jax.Array]
 Networks = dict[str, Params]  # weights of the frozen networks of perceptual losses, by name
-Features = dict[str, list[jax.Array]]  # feature maps of real and fake images, float32
+Features = dict[str, list[jax.Array]]  # `judged_maps` of real and fake images, float32
 Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in `Objective.judged`
 
 
@@ -97,8 +97,13 @@ Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: CodeSpace) -> jax.Array:
-    """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
-    return jax.vmap(partial(exchange_half, space, codebook))(*pairs)
+    """Exchanges some of the differing codes of each pair of images: int32 [B, N]."""
+    return jax.vmap(partial(exchange_some, space, codebook))(*pairs)
+
+
+def judged_maps(vgg: Params, images: jax.Array) -> list[jax.Array]:
+    """What the discriminator sees of images f32 [B, H, W, 3]: their pixels and maps of VGG16."""
+    return [images, *perceptual.feature_maps(JUDGED, vgg, images)]
 
 
 class Gradients(NamedTuple):
@@ -150,7 +155,7 @@ class Objective:
         side = self.config.data.image_size // 2
         image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
         maps, _ = jax.eval_shape(JUDGED.init_with_output, key, image)
-        zeros = [jnp.zeros(x.shape) for x in maps]
+        zeros = [jnp.zeros(x.shape) for x in (image, *maps)]
         params: Params = self.discriminator.init(key, zeros)["params"]
         return params
 
@@ -310,17 +315,14 @@ class Objective:
             fakes["recombined"] = outputs.images["recombined"]
         key, key_recombined = jax.random.split(key)
         keys = {"reconstructed": key, "recombined": key_recombined}
-        features = {
-            name: perceptual.feature_maps(JUDGED, vgg, views(fake, keys[name]))
-            for name, fake in fakes.items()
-        }
-        features["real"] = perceptual.feature_maps(JUDGED, vgg, views(images[::2], key))
+        features = {name: judged_maps(vgg, views(fake, keys[name])) for name, fake in fakes.items()}
+        features["real"] = judged_maps(vgg, views(images[::2], key))
         total, metrics = jnp.float32(0), {}
         if settings.perceptual:
             distances = perceptual.lpips_distance(
                 vgg,
                 *(
-                    [perceptual.unit(x) for x in features[name]]
+                    [perceptual.unit(x) for x in features[name][1:]]
                     for name in ("reconstructed", "real")
                 ),
             )

@@ -11,6 +11,7 @@ https://dao-lab.ai/blog/2026/gram-newton-schulz).
 
 import collections
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ A, B, C = 3.4445, -4.7750, 2.0315
 # computed. A single one for all five would amplify its rounding errors where products have the
 # precision of bfloat16, as on TPUs: singular values of up to 16 instead of 1.2.
 ITERATIONS = (3, 2)
+# Parameters of the encoder that are found, not trained.
+COMPONENTS = ("mean", "basis", "deviations")
 
 
 def make_optimizer(
@@ -41,7 +44,7 @@ def make_optimizer(
     """Builds the optimizer.
 
     Weight decay (AdamW: Loshchilov and Hutter 2019) applies to all parameters of several axes but
-    the codebook.
+    the codebook and principal components.
     """
     rate, decay = learning_rate_schedule(config, steps), config.weight_decay
     inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_weight_decay_mask)
@@ -54,7 +57,8 @@ def make_optimizer(
             optax.add_decayed_weights(decay),
             optax.scale_by_learning_rate(learning_rate_schedule(config, steps, peak)),
         )
-        inner = optax.partition({"muon": muon, "adamw": adamw}, optimizer_labels)
+        each = {"muon": muon, "adamw": adamw, "fixed": optax.set_to_zero()}
+        inner = optax.partition(each, optimizer_labels)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
 
 
@@ -69,17 +73,24 @@ def learning_rate_schedule(
 def optimizer_labels(params: Params) -> Params:
     """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others.
 
+    Principal components are 'fixed': their moments would take twice their memory.
+
     The codebook and the learned queries and positions are tables of vectors, not linear maps; for
     the many kernels of `LocalOutput`, Muon would take longer than for all others together.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "muon" if path[-1].key == "kernel" else "adamw", params
-    )
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        if path[0].key == "encoder" and path[-1].key in COMPONENTS:
+            return "fixed"
+        return "muon" if path[-1].key == "kernel" else "adamw"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _weight_decay_mask(params: Params) -> Params:
+    kept = ("codebook", *COMPONENTS)
     return jax.tree_util.tree_map_with_path(
-        lambda path, value: value.ndim > 1 and path[-1].key != "codebook", params
+        lambda path, value: value.ndim > 1 and path[-1].key not in kept, params
     )
 
 

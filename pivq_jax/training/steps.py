@@ -16,7 +16,9 @@ from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import over_batch, replicated, shardings_of
 from pivq_jax.common.params import Params
 from pivq_jax.config.fields import Config
+from pivq_jax.config.sections import component_side
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.model.components import own_entries, principal_components, shrunk
 from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.quantizer import assign, revive_dead
 from pivq_jax.training.objective import (
@@ -42,6 +44,7 @@ class Draw(enum.IntEnum):
     REVIVAL = 2
     LOSS = 3
     DISCRIMINATOR = 4
+    COMPONENTS = 5
 
 
 class TrainState(struct.PyTreeNode):
@@ -79,6 +82,9 @@ class Steps:
         self.create = jax.jit(self._create, out_shardings=placed)
         self.train = jit(
             self._train, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole)
+        )
+        self.find_components = jax.jit(
+            self._find_components, donate_argnums=0, out_shardings=placed
         )
         self.latents = jit(self._latents, in_shardings=(placed.params, rows), out_shardings=whole)
         self.reconstruct = jit(self._reconstruct, static_argnames="quantize", out_shardings=whole)
@@ -181,13 +187,27 @@ class Steps:
         made, _ = self._objective.apply(params, images_to_float(images), method=method)
         return images_to_uint8(made)
 
+    def _find_components(self, state: TrainState, images: jax.Array) -> TrainState:
+        """Sets the encoder's principal components to those of images uint8 [M, B, H, W, 3]."""
+        count, side = self._config.model.num_components, component_side(images.shape[2])
+        key = self._key(Draw.COMPONENTS, state.step)
+
+        def flatten(images: jax.Array) -> jax.Array:
+            return shrunk(images_to_float(images), side)
+
+        found = {"encoder": principal_components(images, flatten, count, key)}
+        return state.replace(params=state.params | found, ema_params=state.ema_params | found)
+
     def _initialise(self, state: TrainState, latents: jax.Array) -> TrainState:
         """Initializes the codebook from the latents of many batches, float32 [M, B, N, D].
 
         They are at least as many as it has entries.
         """
         size, key = self._config.quantizer.codebook_size, self._key(Draw.CODEBOOK, state.step)
-        codebook = initial_codebook(latents.reshape(-1, latents.shape[-1]), size, key)
+        if self._config.model.encoder == "components":
+            codebook = own_entries(latents.reshape(-1, *latents.shape[2:]), size, key)
+        else:
+            codebook = initial_codebook(latents.reshape(-1, latents.shape[-1]), size, key)
         return replace_codebook(state, codebook, jnp.ones(size, bool))
 
     def _revive(self, state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pivq_jax.codes.exchange import exchange_half
+from pivq_jax.codes.exchange import exchange_some
 from pivq_jax.codes.space import CodeSpace
 from pivq_jax.sampling import recombine
 
@@ -16,6 +16,28 @@ def test_half_is_exchanged_as_in_recombine(kind):
     for seed in range(20):
         a, b = (rng.choice(20, 6, replace=kind != "matching") for _ in "ab")
         key = jax.random.key(seed)
-        mixed = exchange_half(space, codebook, a, b, key)
+        mixed = exchange_some(space, codebook, a, b, key)
         np.testing.assert_array_equal(mixed, recombine(space, codebook, a, b, key))
         assert set(np.asarray(mixed).tolist()) <= {*a, *b}
+
+
+def test_what_is_coarse_comes_from_one_parent():
+    """Numbers of runs are in the last values of entries, in signs, the lowest bit first."""
+    count, each = 6, 4
+    space = CodeSpace(count, count * each, coarse_first=True)
+    rng = np.random.default_rng(0)
+    runs = np.repeat(np.arange(count), each)
+    signs = np.where(runs[:, None] >> np.arange(3) & 1, 8.0, -8.0)
+    codebook = np.hstack([rng.normal(size=(count * each, 2)), signs]).astype(np.float32)
+    a, b = (np.arange(count) * each + rng.integers(0, each, count) for _ in "ab")
+    a, b = a - a % each, b - b % each + 1 + b % (each - 1)  # no code in common
+    shares = set()
+    for seed in range(40):
+        mixed = np.asarray(exchange_some(space, codebook, a, b, jax.random.key(seed)))
+        first = int(np.sum(mixed == b))
+        np.testing.assert_array_equal(mixed, [*b[:first], *a[first:]])
+        shares.add(first)
+    assert shares == set(range(count + 1))
+    for fraction, first in ((0, 0), (0.5, 3), (1, 6)):
+        mixed = recombine(space, codebook, a, b, jax.random.key(0), fraction)
+        np.testing.assert_array_equal(mixed, [*b[:first], *a[first:]])

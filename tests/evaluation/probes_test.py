@@ -132,14 +132,17 @@ def test_code_features():
     np.testing.assert_array_equal(placed.sum(-1), 1)
 
 
-def test_of_many_pairs_of_place_and_entry_the_frequent_ones_are_kept(monkeypatch):
+@pytest.mark.parametrize("kind", ["positional", "nearest", "matching"])
+def test_of_many_features_the_frequent_ones_are_kept(monkeypatch, kind):
     rng = np.random.default_rng(0)
     train, other = rng.geometric(0.3, (200, 6)) % 40, rng.integers(0, 40, (50, 6))
-    whole, whole_other = probes.code_features(CodeSpace(6, 40, "positional"), [train, other])
+    if kind == "matching":  # distinct
+        train, other = np.argsort(rng.random((250, 40)) * np.arange(1, 41))[:, :6].reshape(2, -1, 6)
+    whole, whole_other = probes.code_features(CodeSpace(6, 40, kind), [train, other])
     monkeypatch.setattr(probes, "MAX_CODE_FEATURES", 30)
-    kept, kept_other = probes.code_features(CodeSpace(6, 40, "positional"), [train, other])
-    assert kept.shape == (200, 30) and kept_other.shape == (50, 30)
-    frequent = np.sort(np.argsort(-whole.sum(0), kind="stable")[:30])
+    kept, kept_other = probes.code_features(CodeSpace(6, 40, kind), [train, other])
+    assert kept.shape == (len(train), 30) and kept_other.shape == (len(other), 30)
+    frequent = np.sort(np.argsort(-whole.sum(0, dtype=float), kind="stable")[:30])
     np.testing.assert_array_equal(kept, whole[:, frequent])
     np.testing.assert_array_equal(kept_other, whole_other[:, frequent])
 

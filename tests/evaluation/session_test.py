@@ -20,7 +20,7 @@ from pivq_jax.training.steps import Draw as TrainingDraw
 @pytest.fixture
 def session(monkeypatch) -> Any:
     """A session whose model is a stand-in; `encoded` and `sampled` count what is made."""
-    sample_config = SimpleNamespace(nearest_of=7, fraction=0.3)
+    sample_config = SimpleNamespace(nearest_of=7, fraction=0.3, spread=0.2)
     config = SimpleNamespace(
         seed=3,
         model=SimpleNamespace(num_codes=2),
@@ -36,8 +36,8 @@ def session(monkeypatch) -> Any:
         made.encoded.append(len(source))
         return np.stack([source[i]["image"][0, 0, :2].astype(np.int32) for i in range(len(source))])
 
-    def sample(space, codebook, codes, count, key, batch_size, parents, fraction, lift, nearest_of):
-        assert nearest_of == config.sample.nearest_of
+    def sample(space, codebook, codes, count, key, size, parents, fraction, lift, nearest, spread):
+        assert (nearest, spread) == (config.sample.nearest_of, config.sample.spread)
         assert lift == len(data.train)  # all images tell which codes go together
         made.sampled.append((len(codes), count, parents, fraction))
         made.keys.append(key)

@@ -49,6 +49,12 @@ def random_params(config: Config) -> Any:
     """Weights of the size of trained ones; images stay well within [-1, 1] and are not clipped."""
 
     def reduce(path: tuple[Any, ...], values: np.ndarray) -> np.ndarray:
+        if path[-1].key == "deviations":  # which are positive, and those of an image's values small
+            return (0.1 + np.abs(values)) / 5
+        if path[-1].key == "mean":
+            return values / 10
+        if path[-1].key == "basis":
+            return values / len(values) ** 0.5
         last = ("pixels/kernel", "pixels/bias", "local_output/kernels")
         return values / 20 if "/".join(part.key for part in path).endswith(last) else values
 

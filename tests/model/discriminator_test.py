@@ -8,7 +8,8 @@ from pivq_jax.interop.weights import to_torch
 from pivq_jax.model.discriminator import Discriminator
 from tests.reference.discriminator import Discriminator as Reference
 
-SIZES = ((16, 16), (8, 24), (4, 32), (2, 32))  # side and channels of the maps of a small network
+# Side and channels of images, and of the maps of a small network.
+SIZES = ((16, 3), (16, 16), (8, 24), (4, 32), (2, 32))
 
 
 def test_its_logits_are_those_of_pytorch():
@@ -17,11 +18,11 @@ def test_its_logits_are_those_of_pytorch():
     network = Discriminator(channels=8)
     params = jax.jit(network.init)(jax.random.key(1), maps)["params"]
     logits = jax.jit(network.apply)({"params": params}, maps)
-    reference = Reference([n for _, n in SIZES], 8)
+    reference = Reference([n for _, n in SIZES[1:]], 8)
     reference.load_state_dict({n: torch.from_numpy(a) for n, a in to_torch(params).items()})
     with torch.no_grad():
         theirs = reference([torch.from_numpy(x).permute(0, 3, 1, 2) for x in maps]).numpy()
-    assert logits.shape == (3, 4 * 4 + 2 * 2 + 2 * 2 + 2 * 2)
+    assert logits.shape == (3, 4 * 4 + 4 * 4 + 2 * 2 + 2 * 2 + 2 * 2)
     np.testing.assert_allclose(logits, theirs, atol=1e-5)
 
 

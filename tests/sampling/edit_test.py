@@ -190,3 +190,21 @@ def test_a_value_of_no_image_is_one_error():
 def test_a_factor_may_have_any_name():
     labels = Labels(np.array([[1, 0]]), {"self": ("a", "b"), "codes": ("c", "d")})
     assert labels.wanted(self="b", codes="c").tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("count, kept", [(60, 0.8), (300, 0.8), (2_000, 0.99)])
+def test_a_code_that_is_coarse_or_fine_is_replaced_by_one_of_its_own_latent(count, kept):
+    """Distances count beside those of a latent's own entries, as those of others are far away."""
+    space = CodeSpace(N, K, coarse_first=True)
+    signs = np.where(np.arange(K)[:, None] // GROUP >> np.arange(2) & 1, 8.0, -8.0)
+    values = np.random.default_rng(1).normal(size=(K, 3))
+    codebook = jnp.float32(np.concatenate([values, signs], 1))
+    codes, labels = world(count)
+    table = factor_table(space, codes, labels)
+    before, _ = world(500, seed=7)
+    made = np.asarray(edit(space, codebook, before, labels.wanted(colour="green"), table, None))
+    np.testing.assert_array_equal(made // GROUP, np.tile(np.arange(N), (500, 1)))
+    first, _, third, _ = values_of(made)
+    assert np.mean(first == 1) > 0.9 and np.mean(third == 1) > 0.9
+    # What tells nothing mostly stays, though few images make it seem to tell something.
+    assert np.mean(made[:, 3] == before[:, 3]) > kept
