@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.config.sections import ModelConfig, component_side
-from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.quantizer import nearest, squared_distances
 
 TAG = 8.0  # size of the numbers that tell runs apart; those of components are about 1
@@ -144,19 +143,6 @@ def principal_components(
     largest = jnp.argsort(-variances)[:count]
     deviations = jnp.sqrt(jnp.maximum(variances[largest], 0.0))
     return {"mean": mean, "basis": product(basis, rotation[:, largest]), "deviations": deviations}
-
-
-def own_entries(latents: jax.Array, size: int, key: jax.Array) -> jax.Array:
-    """Initializes a codebook [size, D] from latents [M, N, D], size / N entries for each latent.
-
-    Those of latent n are n size / N and the following ones.
-    """
-    keys = jax.random.split(key, latents.shape[1])
-    each = jax.lax.map(
-        lambda x: initial_codebook(x[0], size // latents.shape[1], x[1]),
-        (latents.swapaxes(0, 1), keys),
-    )
-    return each.reshape(size, -1)
 
 
 def match_own(latents: jax.Array, codebook: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -112,3 +112,16 @@ def _move(centroids: jax.Array, points: jax.Array, owners: jax.Array) -> jax.Arr
     sums = jax.lax.fori_loop(0, jnp.max(sizes), add, jnp.zeros_like(centroids))
     means = sums * (1.0 / jnp.maximum(sizes, 1).astype(jnp.float32))[:, None]
     return jnp.where((sizes > 0)[:, None], means, centroids)
+
+
+def own_entries(latents: jax.Array, size: int, key: jax.Array) -> jax.Array:
+    """Initializes a codebook [size, D] from latents [M, N, D], size / N entries for each latent.
+
+    Those of latent n are n size / N and the following ones.
+    """
+    keys = jax.random.split(key, latents.shape[1])
+    each = jax.lax.map(
+        lambda x: initial_codebook(x[0], size // latents.shape[1], x[1]),
+        (latents.swapaxes(0, 1), keys),
+    )
+    return each.reshape(size, -1)

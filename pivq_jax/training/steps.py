@@ -18,8 +18,8 @@ from pivq_jax.common.params import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import component_side
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.model.components import own_entries, principal_components, shrunk
-from pivq_jax.model.k_means import initial_codebook
+from pivq_jax.model.components import principal_components, shrunk
+from pivq_jax.model.k_means import initial_codebook, own_entries
 from pivq_jax.model.quantizer import assign, revive_dead
 from pivq_jax.training.objective import (
     CODING,

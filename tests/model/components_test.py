@@ -17,7 +17,8 @@ from pivq_jax.config.check import check_config
 from pivq_jax.config.sections import OptimizerConfig
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.torch_model import PIVQ as Reference
-from pivq_jax.model.components import match_own, own_entries, principal_components, shrunk
+from pivq_jax.model.components import match_own, principal_components, shrunk
+from pivq_jax.model.k_means import own_entries
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import match_latents
 from pivq_jax.training.optimizer import make_optimizer
