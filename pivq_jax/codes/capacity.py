@@ -20,7 +20,8 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
 
     Returns the measures of docs/metrics.md, and `images`, M. Of these, `marginal_bits` adds up
     empirical entropies, up to the capacity: for sets and multisets that of the count of each entry
-    in an image; for `positional` that of the code at each position.
+    in an image; for `positional` that of the code at each position, and where each latent has
+    entries of its own that of its code.
 
     `codes` are int [M, N], those of M >= 1 images, whose order within an image matters for
     `positional` only. Raises ValueError if there are no images, or codes are not of this space.
@@ -42,8 +43,9 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
         images_with = np.bincount(entries, minlength=codebook_size)
         _, frequency = np.unique(entries * (num_codes + 1) + counts, return_counts=True)
 
-    if space.ordered:
-        marginal = sum(_surprise_bits(np.bincount(place), images) for place in codes.T)
+    if space.ordered or space.own_entries:
+        places = codes if space.ordered else np.sort(codes, axis=1)
+        marginal = sum(_surprise_bits(np.bincount(place), images) for place in places.T)
     else:
         # Zero counts, which are most of them, are not in `frequency`; they are the other images.
         marginal = _surprise_bits(frequency, images) + _surprise_bits(images - images_with, images)

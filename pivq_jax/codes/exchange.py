@@ -23,13 +23,14 @@ def beside_hyperplane(
 
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook is float32 [K, D]. Of the P
     pairs of an image, round(fraction * P) are chosen; each image folds its number into `key`. Where
-    codes are coarse first, no direction is drawn: their numbers are in their last values, as signs.
+    latents have entries of their own, coarse latents first, no direction is drawn: their numbers
+    are in the last values of entries, as signs.
     """
     images, paired = jnp.arange(len(codes_a)), codes_a != partners
     middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
     keys = jax.vmap(partial(jax.random.fold_in, key))(images)
     size = codebook.shape[1:]
-    if space.coarse_first:
+    if space.own_entries:
         bits = (space.num_codes - 1).bit_length()
         normal = jnp.zeros(size).at[-bits:].set(2.0 ** jnp.arange(bits))
         normals = jnp.broadcast_to(normal, (len(codes_a), *size))
@@ -65,9 +66,9 @@ def exchange_some(
 ) -> jax.Array:
     """Exchanges half of the differing codes of two images, as `sampling.recombine` by default.
 
-    Where codes are coarse first, it is any share of them. Codes are int32 [N], the codebook is
-    float32 [K, D]. Returns int32 [N].
+    Where latents have entries of their own, it is any share of them. Codes are int32 [N], the
+    codebook is float32 [K, D]. Returns int32 [N].
     """
-    fraction = jax.random.uniform(key) if space.coarse_first else 0.5
+    fraction = jax.random.uniform(key) if space.own_entries else 0.5
     choose = partial(beside_hyperplane, space, key=key, fraction=fraction)
     return exchange(space, codebook, codes_a, codes_b, choose)

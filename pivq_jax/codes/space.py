@@ -39,7 +39,7 @@ class CodeSpace:
     codebook_size: int  # K, at least 1; for `matching` at least N
     kind: str = "matching"  # (sets), `nearest` (multisets) or `positional` (sequences)
     method: str = "auto"  # solver of all matchings of codes, see `pivq_jax.matching.match`
-    coarse_first: bool = False  # entries are in order: the first ones say what is coarse
+    own_entries: bool = False  # each latent has K / N entries of its own, coarse latents first
 
     def __post_init__(self) -> None:
         n, k = self.num_codes, self.codebook_size
@@ -52,6 +52,8 @@ class CodeSpace:
                 f"{n} distinct codes cannot come from {k} entries: matching needs codebook_size >="
                 " num_codes"
             )
+        if self.own_entries and k % n:
+            raise ValueError(f"{n} latents cannot share {k} entries: give a multiple of {n}")
 
     @classmethod
     def of(cls, config: Config | Mapping[str, Any]) -> Self:
@@ -73,21 +75,21 @@ class CodeSpace:
 
     @property
     def lifts(self) -> bool:
-        """Whether log lifts improve an exchange: not of places, nor of what is coarse."""
-        return not self.ordered and not self.coarse_first
+        """Whether log lifts improve an exchange: not of places, nor of a latent's own entries."""
+        return not self.ordered and not self.own_entries
 
     @property
     def num_messages(self) -> int:
         """The number of sets, multisets or sequences."""
-        if self.ordered:
-            return self.codebook_size**self.num_codes
+        if self._digits:
+            return self._digits**self.num_codes
         return math.comb(self._entries_of_sets, self.num_codes)
 
     @property
     def ceiling_bits(self) -> float:
         """The capacity in bits, log2 of `num_messages`."""
-        if self.ordered:
-            return self.num_codes * math.log2(self.codebook_size)
+        if self._digits:
+            return self.num_codes * math.log2(self._digits)
         k, n = self._entries_of_sets, self.num_codes
         log = math.lgamma(k + 1) - math.lgamma(n + 1) - math.lgamma(k - n + 1)
         return max(0.0, log / math.log(2.0))
@@ -107,8 +109,9 @@ class CodeSpace:
     ) -> np.ndarray:
         """Checks codes of images, integers [M, N]; returns them as a NumPy array of their type.
 
-        For `matching`, an image that has a code twice is refused, unless `distinct` is False. If
-        `partial`, images may have fewer than N codes, but all the same number. Raises ValueError.
+        For `matching`, an image that has a code twice is refused, and so are two codes of one
+        latent that has entries of its own, unless `distinct` is False. If `partial`, images may
+        have fewer than N codes, but all the same number. Raises ValueError.
         """
         codes, n, k = np.asarray(codes), self.num_codes, self.codebook_size
         fits = codes.ndim == 2 and (codes.shape[1] == n or (partial and codes.shape[1] < n))
@@ -123,6 +126,13 @@ class CodeSpace:
                 raise ValueError(
                     f"image {int(np.argmax(repeats))} repeats a code, but the codes of a set are"
                     " distinct: use kind='nearest' for multisets"
+                )
+        if distinct and self.own_entries:
+            twice = (np.diff(np.sort(codes // self._digits, axis=1), axis=1) == 0).any(axis=1)
+            if twice.any():
+                raise ValueError(
+                    f"image {int(np.argmax(twice))} has two codes of one latent: each of {n}"
+                    f" latents has {self._digits} entries of its own, in order"
                 )
         return codes
 
@@ -211,6 +221,18 @@ class CodeSpace:
         for start in range(0, count, step):
             yield slice(start, start + step)
 
+    @property
+    def _digits(self) -> int:
+        """The entries that each place of a sequence can have; 0: codes are no sequence."""
+        if self.own_entries:  # sorted, these codes are one
+            return self.codebook_size // self.num_codes
+        return self.codebook_size if self.ordered else 0
+
+    @property
+    def _first(self) -> np.ndarray:
+        """The first entry of each latent."""
+        return np.arange(self.num_codes) * self._digits
+
     # The k-th code of a sorted multiset plus k is the k-th code of a set of K + N - 1 entries, and
     # the order stays.
 
@@ -223,13 +245,15 @@ class CodeSpace:
         return np.arange(self.num_codes) * (not self.distinct)
 
     def _numbers(self, codes: np.ndarray) -> list[int]:
-        if self.ordered:
-            return enumeration.numbers_of_sequences(codes, self.codebook_size)
+        if self._digits:
+            places = np.sort(codes, axis=1) - self._first if self.own_entries else codes
+            return enumeration.numbers_of_sequences(places, self._digits)
         sets = np.sort(codes, axis=1).astype(np.int64) + self._shift
         return enumeration.numbers_of_sets(sets, self._entries_of_sets)
 
     def _codes(self, numbers: list[int]) -> np.ndarray:
-        if self.ordered:
-            return enumeration.sequences_of_numbers(numbers, self.num_codes, self.codebook_size)
+        if self._digits:
+            places = enumeration.sequences_of_numbers(numbers, self.num_codes, self._digits)
+            return places + self._first if self.own_entries else places
         found = enumeration.sets_of_numbers(numbers, self.num_codes, self._entries_of_sets)
         return found - self._shift

@@ -124,7 +124,7 @@ def edit(
     """
     codebook = codebook - codebook.mean(axis=0)
     alternatives = codebook[None]
-    if space.coarse_first:  # those of a latent's own
+    if space.own_entries:
         alternatives = codebook.reshape(space.num_codes, -1, codebook.shape[1])
     mean = 2 * jnp.var(alternatives, axis=1).sum(-1).mean()
     distance = squared_distances(codebook[codes], codebook)

@@ -31,6 +31,14 @@ def test_sets_by_hand():
     }
 
 
+def test_latents_with_entries_of_their_own_have_the_entropies_of_their_codes():
+    codes = np.array([[0, 4], [5, 1], [2, 4], [3, 6]])  # latents have the entries 0 to 3, 4 to 7
+    measures = capacity(CodeSpace(2, 8, own_entries=True), codes)
+    assert measures["ceiling_bits"] == 4.0
+    assert measures["marginal_bits"] == pytest.approx(2.0 + 1.5)
+    assert measures["codes_used"] == 7
+
+
 @pytest.mark.parametrize(("images", "used"), [(1000, 2), (1001, 1)])
 def test_an_entry_is_used_from_one_image_in_a_thousand_on(images, used):
     codes = np.zeros((images, 1), np.int64)

@@ -24,7 +24,7 @@ def test_half_is_exchanged_as_in_recombine(kind):
 def test_what_is_coarse_comes_from_one_parent():
     """Numbers of runs are in the last values of entries, in signs, the lowest bit first."""
     count, each = 6, 4
-    space = CodeSpace(count, count * each, coarse_first=True)
+    space = CodeSpace(count, count * each, own_entries=True)
     rng = np.random.default_rng(0)
     runs = np.repeat(np.arange(count), each)
     signs = np.where(runs[:, None] >> np.arange(3) & 1, 8.0, -8.0)

@@ -118,6 +118,32 @@ def test_the_default_takes_13_bytes_and_a_sequence_18():
     assert numbers(space.rank(last)) == [math.comb(512, 16) - 1]
 
 
+@pytest.mark.parametrize("each", [1, 3, 4])
+def test_codes_of_latents_with_entries_of_their_own_are_sequences(each):
+    space, first = CodeSpace(3, 3 * each, own_entries=True), each * np.arange(3)
+    every = np.array(list(itertools.product(range(each), repeat=3))) + first
+    assert space.num_messages == len(every)
+    assert space.ceiling_bits == pytest.approx(3 * math.log2(each))
+    ranks = space.rank(np.random.default_rng(0).permuted(every, axis=1))
+    assert numbers(ranks) == list(range(len(every)))
+    np.testing.assert_array_equal(space.unrank(ranks), every)
+    assert space.check(every[:, 1:], partial=True).shape[1] == 2
+    if each > 1:
+        with pytest.raises(InputError, match="beyond the last"):
+            space.unrank(np.full_like(ranks[:1], 255))
+        for partial in (False, True):
+            with pytest.raises(ValueError, match="image 1 has two codes of one latent"):
+                space.check([every[0], [0, 1, each]], partial=partial)
+        assert space.check([[0, 1, each]], distinct=False).shape == (1, 3)
+
+
+def test_150_codes_of_256_entries_each_take_150_bytes():
+    space = CodeSpace(150, 150 * 256, own_entries=True)
+    assert (space.ceiling_bits, space.bytes_per_image) == (1200, 150)
+    with pytest.raises(ValueError, match="150 latents cannot share 32000 entries"):
+        CodeSpace(150, 32_000, own_entries=True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_codes, size", [(16, 512), (128, 2048), (256, 4096)])
 def test_ranks_take_as_many_bytes_as_the_ceiling_has(kind, num_codes, size):

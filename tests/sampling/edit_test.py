@@ -195,7 +195,7 @@ def test_a_factor_may_have_any_name():
 @pytest.mark.parametrize("count, kept", [(60, 0.8), (300, 0.8), (2_000, 0.99)])
 def test_a_code_that_is_coarse_or_fine_is_replaced_by_one_of_its_own_latent(count, kept):
     """Distances count beside those of a latent's own entries, as those of others are far away."""
-    space = CodeSpace(N, K, coarse_first=True)
+    space = CodeSpace(N, K, own_entries=True)
     signs = np.where(np.arange(K)[:, None] // GROUP >> np.arange(2) & 1, 8.0, -8.0)
     values = np.random.default_rng(1).normal(size=(K, 3))
     codebook = jnp.float32(np.concatenate([values, signs], 1))
