@@ -199,16 +199,17 @@ STEPS = {
     "toon_faces": (8_000, 200, 4_000, None, None),
     "toon_faces:large": (9_000, 200, 4_500, None, None),
     "image_folder": (8_000, 200, 800, None, None),
-    "faces": (3_400, 200, 2_200, None, None),
-    "faces:128px": (3_400, 200, 2_200, None, None),
-    "portraits": (3_000, 99, 0, 0, 0),
-    "portraits:128px": (3_000, 99, 0, 0, 0),
+    "faces": (5_000, 100, 0, 0, 0),
+    "faces:queries": (4_400, 200, 2_200, 2_900, 2_900),
+    "faces:smoke": (60, 10, 0, 0, 0),
+    "portraits": (5_000, 100, 0, 0, 0),
+    "portraits:128px": (5_000, 100, 0, 0, 0),
     "portraits:queries": (4_400, 200, 2_200, 2_900, 2_900),
     "portraits:smoke": (60, 10, 0, 0, 0),
     "celeba": (100_000, 1_000, 65_000, None, None),
     "celeba_hq": (50_000, 1_000, 32_500, None, None),
     "ffhq": (100_000, 1_000, 65_000, None, None),
-    **{f"{name}:smoke": SMOKE_STEPS for name in NAMES if name != "portraits"},
+    **{f"{name}:smoke": SMOKE_STEPS for name in NAMES if name not in ("faces", "portraits")},
 }
 
 

@@ -10,13 +10,23 @@ The loader is imported where it is used, as a loss, which needs a config, reads 
 from typing import TYPE_CHECKING, Any
 
 from pivq_jax.config.fields import Config
-from pivq_jax.config.presets import ACCELERATOR, FACES_256, SMOKE_RANDOM, base_config, with_variants
+from pivq_jax.config.presets import (
+    ACCELERATOR,
+    COMPONENTS,
+    FACES_64,
+    FACES_256,
+    SMOKE_RANDOM,
+    base_config,
+    with_variants,
+)
 
 if TYPE_CHECKING:
     from pivq_jax.config.loader import load_config, load_config_dict
 
 __all__ = [
     "ACCELERATOR",
+    "COMPONENTS",
+    "FACES_64",
     "FACES_256",
     "SMOKE_RANDOM",
     "Config",
