@@ -30,8 +30,8 @@ COMPONENTS = {
     "adversarial.start_at": 0.0,
     "optimizer.learning_rate": 7.5e-4,
     "optimizer.muon_learning_rate": 3e-3,
-    "optimizer.warmup": 0.02,
-    "train.steps": 5_000,
+    "optimizer.warmup": 0.03,
+    "train.steps": 3_500,
     "train.ema_decay": 0.998,
     "sample.spread": 0.5,
 }

@@ -15,7 +15,14 @@ OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
 PERCEPTUAL_NETWORKS = ("alex", "vgg")
 OPTIMIZERS = ("muon", "adamw")
-FEATURE_NETWORKS = ("vgg", "inception_64", "inception_192", "inception_768", "inception_2048")
+FEATURE_NETWORKS = (
+    "vgg",
+    "alex",
+    "inception_64",
+    "inception_192",
+    "inception_768",
+    "inception_2048",
+)
 
 # Patches along a side of an image, for the loss on recombined sets: a patch is small enough that
 # some real image of the batch has one like it, and large enough to show what belongs together
@@ -343,10 +350,13 @@ class EvaluateConfig(Section):
     )
     features: str = setting(
         "vgg",
-        "network for FID and PRDC after training; inception_2048 for papers' FID",
+        "network for FID and PRDC after training; inception_2048 for papers' FID; alex where the"
+        " discriminator has seen vgg",
         one_of(FEATURE_NETWORKS),
     )
-    features_path: str = setting("", "weights of that network: see perceptual.md; vgg needs none")
+    features_path: str = setting(
+        "", "weights of that network: see perceptual.md; vgg and alex need none"
+    )
     neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))
     every: int = setting(
         500,

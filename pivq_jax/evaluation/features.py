@@ -7,7 +7,7 @@ report.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -20,17 +20,27 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import inception
-from pivq_jax.losses.backbones import VGG16
+from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.lpips_weights import load_lpips
 from pivq_jax.losses.perceptual import lpips_features
 
 __all__ = ["FeatureExtractor", "Features", "feature_extractor"]
 
-# The fourth of five blocks distinguishes damaged images from real ones best
-# (docs/trials.md).
-_VGG_BLOCK = 3
 
-NETWORKS = ("vgg", *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))
+class _Layer(NamedTuple):
+    """A feature map of a network of LPIPS."""
+
+    index: int
+    channels: int
+    name: str
+
+
+# The maps that distinguish damaged images from real ones best (docs/trials.md).
+_LAYERS = {
+    "vgg": _Layer(3, 512, "VGG16 (ImageNet, as in LPIPS), last ReLU of the fourth block (relu4_3)"),
+    "alex": _Layer(2, 384, "AlexNet (ImageNet, as in LPIPS), third ReLU"),
+}
+NETWORKS = (*_LAYERS, *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))
 
 
 class Features(NamedTuple):
@@ -109,25 +119,25 @@ class FeatureExtractor:
 def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> FeatureExtractor:
     """Loads a feature network, for batches of at least one image.
 
-    `vgg` needs no download; `inception_2048` is the network that defines FID; `inception_64`,
-    `inception_192` and `inception_768` are its earlier blocks, averaged over the image, like the
-    option `--dims` of pytorch-fid. `path` is the file with the weights, for Inception also a URL
+    `vgg` and `alex` need no download; `inception_2048` is the network that defines FID;
+    `inception_64`, `inception_192` and `inception_768` are its earlier blocks, averaged over the
+    image, like the option `--dims` of pytorch-fid. `path` is the file with the weights, for Inception also a URL
     (see `load_lpips` and `load_inception`), or empty for the default ones. Raises InputError if the
     name is unknown, or the weights are missing or invalid.
     """
     if name not in NETWORKS:
         raise InputError(f"features {name!r} are unknown: choose one of {', '.join(NETWORKS)}")
-    if name == "vgg":
+    if name in _LAYERS:
         return FeatureExtractor(
             name=name,
-            dim=512,
-            network="VGG16 (ImageNet, as in LPIPS), last ReLU of the fourth block (relu4_3), scaled"
-            " to unit length at each place, averaged over the image",
+            dim=_LAYERS[name].channels,
+            network=f"{_LAYERS[name].name}, scaled to unit length at each place, averaged over the"
+            " image",
             preprocessing="uint8 to [-1, 1], ImageNet mean and deviation, size as it is",
-            minimum_size=VGG16.minimum_size,
+            minimum_size=BACKBONES[name].minimum_size,
             batch_size=batch_size,
-            params=load_lpips("vgg", path),
-            apply=jax.jit(_vgg_features, compiler_options=compiler_options()),
+            params=load_lpips(name, path),
+            apply=_lpips_averages(name),
         )
     dim = int(name.removeprefix("inception_"))
     block = inception.BLOCK_DIMS.index(dim)
@@ -150,9 +160,16 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
     )
 
 
-def _vgg_features(params: Any, images: jax.Array) -> jax.Array:
-    """Maps uint8 [B, H, W, 3] to f32 [B, 5, 512]."""
-    return _averages(lpips_features(params, images_to_float(images), "vgg")[_VGG_BLOCK])
+@cache
+def _lpips_averages(network: str) -> Callable[[Any, jax.Array], jax.Array]:
+    """Maps uint8 [B, H, W, 3] to f32 [B, 5, F]."""
+
+    @partial(jax.jit, compiler_options=compiler_options())
+    def apply(params: Any, images: jax.Array) -> jax.Array:
+        maps = lpips_features(params, images_to_float(images), network)
+        return _averages(maps[_LAYERS[network].index])
+
+    return apply
 
 
 def _averages(features: jax.Array) -> jax.Array:

@@ -173,7 +173,10 @@ def _spread(metrics: dict[str, Any]) -> list[Part]:
         f" {metrics['feature_network']}. Images: {metrics['feature_preprocessing']}."
     )
     if fid_name(metrics) != "FID":
-        about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
+        about += (
+            " The Fréchet distance of other features than Inception's is not comparable with the"
+            " FID of papers."
+        )
     parts: list[Part] = [about, distribution(metrics)]
     for name, title in {"quadrants": "quadrants", "k3": "k = 3"}.items():
         if name in metrics:
@@ -239,5 +242,9 @@ def _compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def fid_name(metrics: dict[str, Any]) -> str:
-    """`FID` of the network that defines it; `VGG-FID` is not comparable with that of papers."""
-    return "VGG-FID" if metrics.get("feature_network", "").startswith("VGG") else "FID"
+    """`FID` of the network that defines it; those of others are not comparable with papers'."""
+    network = metrics.get("feature_network", "")
+    for other in ("VGG", "AlexNet"):
+        if network.startswith(other):
+            return f"{other}-FID"
+    return "FID"

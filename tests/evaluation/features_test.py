@@ -110,9 +110,20 @@ def test_vgg_features_are_means_of_its_fourth_block(vgg):
     np.testing.assert_allclose(vgg.extract(x), expected, atol=1e-5)
 
 
+def test_alexnet_features_are_means_of_its_third_map():
+    """The maps themselves are compared with the lpips package's in perceptual_test.py."""
+    extractor, x = feature_extractor("alex", batch_size=4), images(2)
+    maps = lpips_features(extractor.params, images_to_float(jnp.asarray(x)), "alex")
+    assert maps[2].shape[-1] == extractor.dim
+    expected = np.asarray(maps[2]).mean((1, 2))
+    np.testing.assert_allclose(extractor.extract(x), expected, atol=1e-5)
+    with pytest.raises(InputError, match="30x32 pixels are too small .* 31x31 at least"):
+        extractor.extract(x[:, :30])
+
+
 @pytest.mark.usefixtures("random_inception")
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS[1:-1]), NETWORKS[-1]]
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS[2:-1]), NETWORKS[-1]]
 )
 def test_inception_features_are_of_the_block_with_so_many_channels(random_params, name):
     """Blocks themselves are compared with pytorch-fid's in inception_test.py."""
@@ -150,5 +161,7 @@ def test_what_is_no_batch_of_images_is_refused(vgg, bad, message):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(InputError, match="'resnet' are unknown: choose one of vgg, inception_64"):
+    with pytest.raises(
+        InputError, match="'resnet' are unknown: choose one of vgg, alex, inception_64"
+    ):
         feature_extractor("resnet")

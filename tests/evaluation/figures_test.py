@@ -54,9 +54,13 @@ def test_figures_are_printed_in_groups_with_real_against_real_below_samples(caps
 
 @pytest.mark.parametrize(
     "network, name",
-    [("VGG16 (ImageNet), relu4_3", "VGG-FID"), ("Inception-v3 of 2015 as in pytorch-fid", "FID")],
+    [
+        ("VGG16 (ImageNet), relu4_3", "VGG-FID"),
+        ("AlexNet (ImageNet), third ReLU", "AlexNet-FID"),
+        ("Inception-v3 of 2015 as in pytorch-fid", "FID"),
+    ],
 )
-def test_the_distance_of_vgg_is_not_called_fid(network, name):
+def test_only_the_distance_of_inception_is_called_fid(network, name):
     metrics = METRICS | {"feature_network": network}
     assert figures.distribution(metrics).header[2] == name
     assert figures.named(metrics, "Reconstruction").rows[-1][0] == f"r{name}"
