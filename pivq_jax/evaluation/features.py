@@ -121,9 +121,9 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
 
     `vgg` and `alex` need no download; `inception_2048` is the network that defines FID;
     `inception_64`, `inception_192` and `inception_768` are its earlier blocks, averaged over the
-    image, like the option `--dims` of pytorch-fid. `path` is the file with the weights, for Inception also a URL
-    (see `load_lpips` and `load_inception`), or empty for the default ones. Raises InputError if the
-    name is unknown, or the weights are missing or invalid.
+    image, like the option `--dims` of pytorch-fid. `path` is the file with the weights, for
+    Inception also a URL (see `load_lpips` and `load_inception`), or empty for the default ones.
+    Raises InputError if the name is unknown, or the weights are missing or invalid.
     """
     if name not in NETWORKS:
         raise InputError(f"features {name!r} are unknown: choose one of {', '.join(NETWORKS)}")

@@ -117,7 +117,7 @@ def test_alexnet_features_are_means_of_its_third_map():
     assert maps[2].shape[-1] == extractor.dim
     expected = np.asarray(maps[2]).mean((1, 2))
     np.testing.assert_allclose(extractor.extract(x), expected, atol=1e-5)
-    with pytest.raises(InputError, match="30x32 pixels are too small .* 31x31 at least"):
+    with pytest.raises(InputError, match=r"30x32 pixels are too small .* 31x31 at least"):
         extractor.extract(x[:, :30])
 
 
