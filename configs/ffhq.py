@@ -3,7 +3,7 @@
     python -m pivq_jax.data.prepare --dataset=ffhq --source=DIR --size=256
     python -m pivq_jax.main --config=configs/ffhq.py
 
-The recipe of configs/faces.py for 256 pixels, with more codes and larger networks: ViTs of width
+The recipe of learned queries for 256 pixels, with more codes and larger networks: ViTs of width
 768 with 12 blocks each. `python -m launch.plan --config=configs/ffhq.py --topology=v5e:4x4` prints
 the TPU compiler's estimates of the hours of a training on a slice, and of the flops, memory and
 communication of a step. This config has not been run at full size yet.

@@ -73,7 +73,7 @@ FACES_64: dict[str, dict[str, Any]] = {
     },
 }
 
-# The recipe for photographs of faces on accelerators: learned queries, with more codes.
+# Learned queries on accelerators, with more codes and without a discriminator.
 # Muon's peak rate is four times AdamW's, as in the field defaults.
 ACCELERATOR = {
     "data.flip": True,
