@@ -10,9 +10,8 @@ from pivq_jax.config.fields import Config, Field, all_fields
 
 HEAD = """# Every field of a config
 
-Made by `python -m pivq_jax.config.table`. These are the field defaults, for a laptop's CPU; a
-config file changes them, and the command line changes the config: `--config.train.steps=1000`.
-How fields must fit together is checked before any work starts. What the fields do is in
+This page lists every field of a config with its default, which suits a laptop's CPU. A config file
+changes fields, and so does the command line: `--config.train.steps=1000`. What they do is in
 [training.md](training.md) and [architecture.md](architecture.md).
 """
 

@@ -1,4 +1,4 @@
-"""Which pairs of codes `recombine` exchanges; docs/results.md compares ways.
+"""Which pairs of codes `recombine` exchanges; docs/trials.md compares ways.
 
 Related codes lie close to each other, so all pairs on one side of a random hyperplane go together.
 Log lifts improve this choice by single moves (`lift`), and a prior over sets picks the best of
