@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/quantizers.md", "docs/results.md")
+PAGES = (
+    "README.md",
+    "docs/photographs.md",
+    "docs/portraits.md",
+    "docs/quantizers.md",
+    "docs/results.md",
+)
+SPREAD = ("precision", "recall", "density", "coverage")
 
 # What a label begins with, and the path of its value in an object of `metrics.json`.
 KEYS = {
@@ -31,14 +38,10 @@ KEYS = {
     "VGG-FID": "fid",
     "FID": "fid",
     "reconstruction VGG-FID": "rfid",
-    "precision": "precision",
-    "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
-    "k = 3: precision": "k3/precision",
-    "k = 3: recall": "k3/recall",
-    "k = 3: density": "k3/density",
-    "k = 3: coverage": "k3/coverage",
+    **{name: name for name in SPREAD},
+    **{f"quadrants: {name}": f"quadrants/{name}" for name in SPREAD},
+    **{f"AlexNet: {name}": f"alex/{name}" for name in SPREAD},
+    "AlexNet: FID": "alex/fid",
     "new": "new",
     "capacity": "ceiling_bits",
     "marginal bits": "marginal_bits",
@@ -91,10 +94,11 @@ def objects(note: str, root: Path) -> list[Any]:
 
 
 def values(run: Any, label: str) -> list[float]:
-    """Returns the numbers that a run has for a label, such as "precision / recall"."""
+    """Returns the numbers that a run has for a label, as "precision / recall", "group: a / b"."""
     found: list[float] = []
-    for name in re.sub(r"[*`]", "", label).split(" / "):
-        prefixes = [prefix for prefix in KEYS if name.startswith(prefix)]
+    group, colon, names = re.sub(r"[*`]", "", label).rpartition(": ")
+    for name in names.split(" / "):
+        prefixes = [prefix for prefix in KEYS if f"{group}{colon}{name}".startswith(prefix)]
         value = lookup(run, KEYS[max(prefixes, key=len)]) if prefixes else None
         if isinstance(value, dict) and value.keys() >= {"mean", "std"}:
             found += [value["mean"], value["std"]]
