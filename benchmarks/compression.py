@@ -151,11 +151,9 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         (found,) = batches_of(contents, model, count, "file")
         decoded = decode_batched(model, found, batch_size)
         ended = time.perf_counter()
-    code = contents.code  # the shortest of those allowed
-    alone = None  # one image never has a short code
-    if code != "short":
-        files = [pack(contents_of(model, row[None], names[:1], code)) for row in codes[:SEARCHED]]
-        alone = float(np.mean([len(file) for file in files]))
+    code = contents.code  # the shorter of those allowed
+    files = [pack(contents_of(model, row[None], names[:1], code)) for row in codes[:SEARCHED]]
+    alone = float(np.mean([len(file) for file in files]))
     payload = len(contents.data) / len(images)
     encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
     bits = capacity(model.space, codes)
@@ -252,8 +250,7 @@ def main() -> None:
     batch_size = model.config.evaluate.batch_size
     test = dataset_from_config(model.config).test
     images = images_of(test, range(min(options.images, len(test))))
-    kinds = ["fixed", "short"] if model.space.distinct else ["fixed"]
-    kinds += ["prior"] if model.prior else []
+    kinds = ["fixed", "prior"] if model.prior else ["fixed"]
     measured = (ours(model, images, code) for code in kinds)
     by_label = {row.label: (row, note) for row, note in measured}  # two may have one code
     rows, notes = map(list, zip(*by_label.values(), strict=True))

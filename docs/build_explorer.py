@@ -70,6 +70,10 @@ def build(open_model: Callable[[], TrainedModel], output: Path, data_path: str =
         raise InputError(f"{output} exists and is no explorer: give a new --output")
     runtime = find_runtime()
     model = open_model()
+    if model.space.own_entries:
+        raise InputError(
+            "a model of principal components needs the server: python -m pivq_jax.explore"
+        )
     engine = Engine(model, data_of(model, data_path))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".explorer.", dir=output.parent) as temporary:

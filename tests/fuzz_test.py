@@ -294,7 +294,7 @@ def test_files_of_codes(count, tmp_path):
     codes = np.sort(
         np.random.default_rng(0).permuted(np.tile(np.arange(20), (500, 1)), axis=1)[:, :2]
     )
-    for code, written in (("fixed", 500), ("short", 500), ("prior", 20)):
+    for code, written in (("fixed", 500), ("prior", 20)):
         names = [f"{i}/a.png" for i in range(written)]
         codec.write(path, model, codes[:written], names, code)
         wholes.append(path.read_bytes())
@@ -321,7 +321,7 @@ def test_files_of_codes(count, tmp_path):
         assert found.min() >= 0 and found.max() < size and np.all(np.diff(found) > 0)
 
     parts = st.sampled_from(["bytes", "data", "data", "list"])
-    explore(count, st.builds(damage, st.integers(0, 2), changes, parts), read)
+    explore(count, st.builds(damage, st.integers(0, 1), changes, parts), read)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata

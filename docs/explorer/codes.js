@@ -5,7 +5,6 @@ import { canonical } from "./pairing.js";
 
 const MAGIC = "PIVQ";
 const VERSION = 1;
-const VERSION_WITH_PRIOR = 2;
 const KINDS = ["matching", "nearest", "positional"];
 const FIXED = 0;
 const HEAD = 35; // bytes
@@ -48,9 +47,6 @@ export async function readCodes(file, model) {
   if (new TextDecoder().decode(file.subarray(0, 4)) !== MAGIC) {
     throw new BackendError("The file is not a file of codes: give one that was saved here.");
   }
-  if (file[4] === VERSION_WITH_PRIOR) {
-    throw new BackendError("The file is written with a prior, which this page does not read: compress without it.");
-  }
   if (file[4] !== VERSION) throw new BackendError(`The file has version ${file[4]}, this page reads ${VERSION}.`);
   const body = file.subarray(0, -CHECKSUM);
   const damaged = new BackendError("The file is damaged or incomplete: copy it again.");
@@ -64,7 +60,7 @@ export async function readCodes(file, model) {
     throw new BackendError(`The file is of another model, ${id}: this one is ${model.id}.`);
   }
   if (file[6] !== FIXED) {
-    throw new BackendError("The file has short codes, which this page does not read: compress without them.");
+    throw new BackendError("The file is written with a prior, which this page does not read: compress without it.");
   }
   const size = bytesOfRank(model);
   const data = body.subarray(HEAD + listed);

@@ -1,7 +1,7 @@
 """python -m pivq_jax.codec compress|decompress --pretrained=toon_faces --input=FROM --output=TO
 
   compress    write the codes of every image of the folder --input to the file --output: 13 bytes
-              an image for 16 codes of 512, fewer with --code=short, fewest with --code=prior
+              an image for 16 codes of 512, fewer with --code=prior
   decompress  decode the file --input to PNG files in the new folder --output
 
     python -m pivq_jax.codec compress --pretrained=toon_faces --input=faces --output=faces.pivq
@@ -55,9 +55,9 @@ def _define_flags() -> None:
     flags.DEFINE_enum(
         "code",
         "fixed",
-        ("fixed", "short", "prior"),
-        "For compress. fixed: all images take equally many bytes; short: fewer for frequent codes;"
-        " prior: fewer for sets of codes that the model's prior finds likely.",
+        ("fixed", "prior"),
+        "For compress. fixed: all images take equally many bytes; prior: fewer for sets of codes"
+        " that the model's prior finds likely.",
     )
 
 

@@ -18,9 +18,8 @@ from pivq_jax.data import MAX_NAMES, check_names
 
 MAGIC = b"PIVQ"
 KINDS = ("matching", "nearest", "positional")
-# The version of the format and the number of each code: the first version that has it, so that
-# older programs read all that they can.
-CODES = {"fixed": (1, 0), "short": (1, 1), "prior": (2, 2)}
+VERSION = 1  # of the format
+CODES = ("fixed", "prior")
 # Bytes of the list before compression, and of a whole file. With `MAX_NAMES`, a reader takes less
 # than 256 MiB whatever a file claims.
 MAX_LIST = 2**24
@@ -41,7 +40,7 @@ class Contents(NamedTuple):
     num_codes: int  # N, of an image
     codebook_size: int  # K
     image_size: int  # height and width of the images in pixels
-    table: bytes  # `short`: level of each entry; `prior`: its fingerprint; otherwise empty
+    prior: bytes  # fingerprint of the prior, 4 bytes; of the fixed code: empty
     names: tuple[str, ...]  # of the images, M
     data: bytes  # the codes of the images, one after another
 
@@ -58,9 +57,8 @@ def pack(contents: Contents) -> bytes:
     """Returns the bytes of a file; refuses no images, names as `check_names` does, and too much."""
     if not contents.names:
         raise InputError("there are no images: give at least one")
-    listed = zlib.compress(pack_list(contents.names, contents.table), 9)
-    version, code = CODES[contents.code]
-    kinds = version, KINDS.index(contents.kind), code
+    listed = zlib.compress(pack_list(contents.names, contents.prior), 9)
+    kinds = VERSION, KINDS.index(contents.kind), CODES.index(contents.code)
     sizes = contents.num_codes, contents.codebook_size, contents.image_size
     counts = len(contents.names), len(listed)
     body = _HEAD.pack(MAGIC, *kinds, contents.fingerprint, *sizes, *counts) + listed + contents.data
@@ -68,16 +66,16 @@ def pack(contents: Contents) -> bytes:
     return body + _checksum(body)
 
 
-def pack_list(names: Sequence[str], table: bytes = b"") -> bytes:
+def pack_list(names: Sequence[str], prior: bytes = b"") -> bytes:
     """Returns the list before compression; refuses names as `check_names` does, and too much."""
     check_names(names)
-    size = len(table) + sum(len(name.encode()) + 1 for name in names)
+    size = len(prior) + sum(len(name.encode()) + 1 for name in names)
     if size > MAX_LIST:
         raise InputError(
             f"the names of {len(names):,} images take {size:,} bytes, more than {MAX_LIST:,}: write"
             " several files"
         )
-    return table + b"".join(name.encode() + b"\0" for name in names)
+    return prior + b"".join(name.encode() + b"\0" for name in names)
 
 
 def check_size(size: int, images: int) -> None:
@@ -101,27 +99,27 @@ def parse(content: bytes, origin: str, most: int | None = None) -> Contents:
         )
     if len(content) > MAX_FILE:
         raise InputError(f"{origin} has more than {MAX_FILE:,} bytes: give one of fewer images")
-    if content[4:5] not in (b"", b"\1", b"\2"):
+    if content[4:5] not in (b"", bytes([VERSION])):
         raise InputError(
-            f"{origin} has version {content[4]} of the format and this program reads versions 1 and"
-            " 2: use the version of pivq_jax that wrote it"
+            f"{origin} has version {content[4]} of the format and this program reads {VERSION}: use"
+            " the version of pivq_jax that wrote it"
         )
     body, checksum = memoryview(content)[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
     if len(body) < _HEAD.size or _checksum(body) != checksum:
         raise InputError(f"{origin} is damaged or incomplete: copy it again")
-    _, version, kind, number, model, n, k, image_size, count, listed = _HEAD.unpack_from(body)
-    code = {held: name for name, held in CODES.items()}.get((version, number))
+    _, _, kind, number, model, n, k, image_size, count, listed = _HEAD.unpack_from(body)
     end = _HEAD.size + listed
-    if code is None or kind >= len(KINDS) or end > len(body):
+    if number >= len(CODES) or kind >= len(KINDS) or end > len(body):
         raise InputError(f"{origin} is damaged: its head is wrong")
     if most is not None and count > most:
         raise InputError(f"{origin} has {count:,} images, more than {most:,}: give one of fewer")
-    size = {"fixed": 0, "short": k, "prior": PRIOR_BYTES}[code]
+    code = CODES[number]
+    size = PRIOR_BYTES if code == "prior" else 0
     try:
-        table, names = _read_list(body[_HEAD.size : end], size, count)
+        prior, names = _read_list(body[_HEAD.size : end], size, count)
     except InputError as error:
         raise InputError(f"{origin} is damaged: {error}") from error
-    return Contents(KINDS[kind], code, model, n, k, image_size, table, names, bytes(body[end:]))
+    return Contents(KINDS[kind], code, model, n, k, image_size, prior, names, bytes(body[end:]))
 
 
 def _read_list(compressed: memoryview, size: int, count: int) -> tuple[bytes, tuple[str, ...]]:

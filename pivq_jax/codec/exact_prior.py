@@ -43,13 +43,13 @@ class ExactPrior:
         if prior is None:
             raise InputError(
                 "this model has no prior to code with: train one with pivq_jax.prior train, or use"
-                " the short code"
+                " the fixed code"
             )
         network = prior.network
         if num_codes > _MAX_CODES or network.codebook_size > _MAX_ENTRIES:
             raise InputError(
                 f"sets of {num_codes:,} of {network.codebook_size:,} entries cannot be coded by a"
-                f" prior, but those of up to {_MAX_CODES:,} of {_MAX_ENTRIES:,}: use the short code"
+                f" prior, but those of up to {_MAX_CODES:,} of {_MAX_ENTRIES:,}: use the fixed code"
             )
         self.num_codes, self.fingerprint = num_codes, prior_fingerprint(prior.params)
         self._heads, self._blocks = network.heads, [f"block_{i}" for i in range(network.depth)]
@@ -176,5 +176,5 @@ def _check_sums(what: str, value: float, limit: float) -> None:
     if value > limit:
         raise InputError(
             f"the prior cannot be computed alike on every machine: its {what} allow sums of"
-            f" {value:,.0f}, more than {limit:,.0f}: use the short code"
+            f" {value:,.0f}, more than {limit:,.0f}: use the fixed code"
         )

@@ -1,7 +1,6 @@
 """Files of codes, written and read with the model that the codes belong to."""
 
 import itertools
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.codec import bits_back, conditional, container
+from pivq_jax.codec import bits_back, container
 from pivq_jax.codec.container import Contents
 from pivq_jax.codec.exact_prior import ExactPrior
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_atomically
 from pivq_jax.inference import TrainedModel
 
-# Entries of the largest table of probabilities: seconds and 64 MiB.
-MAX_TABLE = 2**24
 # Codes that `read` returns at most, 128 MiB. A file may have more: sets of nearly all entries take
 # next to nothing.
 MAX_CODES = 2**25
@@ -47,8 +44,7 @@ def write(
         codes: integers [M, N], M at least 1, as `TrainedModel.encode` returns them.
         names: M different names of up to 4,096 characters, which may be paths below a folder, with
             `/` between the parts. At most 2^20, and what they take in the file is limited too.
-        code: `fixed`; or, for sets only, `short` for the shorter one of the two, or `prior` for the
-            shortest one of three, for a model with a prior.
+        code: `fixed`; or, for sets of a model with a prior, `prior` for the shorter of the two.
 
     Raises:
         InputError: if a name cannot be stored, there are no images, or the model does not have
@@ -143,21 +139,16 @@ def contents_of(
         num_codes=space.num_codes,
         codebook_size=space.codebook_size,
         image_size=model.config.data.image_size,
-        table=b"",
+        prior=b"",
         names=tuple(names),
         data=b"".join(ranks),
     )
     if code == "fixed" or not len(codes):
         return fixed
-    levels = conditional.entry_levels(codes, space.codebook_size)
-    chances = conditional.inclusion_table(conditional.weights_of(levels), space.num_codes)
-    data = conditional.encode_sets(np.sort(codes, axis=1), chances)
-    found = [fixed, fixed._replace(code="short", table=levels, data=data)]
-    if code == "prior":
-        prior = ExactPrior(model.prior, space.num_codes)
-        data = bits_back.encode_sets(codes, prior, advance)
-        found.append(fixed._replace(code="prior", table=prior.fingerprint, data=data))
-    return min(found, key=lambda each: len(zlib.compress(each.table, 9)) + len(each.data))
+    prior = ExactPrior(model.prior, space.num_codes)
+    data = bits_back.encode_sets(codes, prior, advance)
+    by_prior = fixed._replace(code="prior", prior=prior.fingerprint, data=data)
+    return min(fixed, by_prior, key=lambda each: len(each.prior) + len(each.data))
 
 
 def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:
@@ -172,18 +163,12 @@ def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:
             f"the {code} code is for sets of distinct codes and this model is {space.kind}:"
             " use the fixed one"
         )
-    if (entries := space.num_codes * space.codebook_size) > MAX_TABLE:
+    ExactPrior(model.prior, space.num_codes)  # refuses what it cannot code with
+    if to_write and model.prior and not model.prior.finished:
         raise InputError(
-            f"the short code needs a table of N x K = {entries:,} probabilities, more than"
-            f" {MAX_TABLE:,}: use the fixed one"
+            "the prior of this model is not trained to its end, and its files could not be read"
+            " after that: continue with pivq_jax.prior train, or use the fixed code"
         )
-    if code == "prior":
-        ExactPrior(model.prior, space.num_codes)  # refuses what it cannot code with
-        if to_write and model.prior and not model.prior.finished:
-            raise InputError(
-                "the prior of this model is not trained to its end, and its files could not be read"
-                " after that: continue with pivq_jax.prior train, or use the short code"
-            )
 
 
 def open_file(path: str | Path, model: TrainedModel) -> Contents:
@@ -222,12 +207,12 @@ def _parse_own(
             raise InputError(
                 f"{origin} is damaged: {len(contents.data)} bytes of codes, not {expected}"
             )
-    elif contents.code == "prior":
+    else:
         prior = model.prior
         held = container.prior_fingerprint(prior.params).hex() if prior else "none"
-        if contents.table.hex() != held:
+        if contents.prior.hex() != held:
             raise InputError(
-                f"{origin} is written with the prior with fingerprint {contents.table.hex()}, and"
+                f"{origin} is written with the prior with fingerprint {contents.prior.hex()}, and"
                 f" that of this model is {held}: give the model with the prior that wrote it"
             )
     check_code(model, contents.code, to_write=False)
@@ -245,13 +230,8 @@ def batches_of(
             for start in range(0, count, batch_size):
                 yield space.unrank(ranks[start : start + batch_size], start)
             return
-        if contents.code == "short":
-            weights = conditional.weights_of(contents.table)
-            chances = conditional.inclusion_table(weights, space.num_codes)
-            sets = conditional.decode_sets(contents.data, count, space.num_codes, chances)
-        else:
-            prior = ExactPrior(model.prior, space.num_codes)
-            sets = bits_back.decode_sets(contents.data, count, prior)
+        prior = ExactPrior(model.prior, space.num_codes)
+        sets = bits_back.decode_sets(contents.data, count, prior)
         while batch := list(itertools.islice(sets, batch_size)):
             yield np.array(batch, np.int32)
     except InputError as error:

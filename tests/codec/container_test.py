@@ -8,13 +8,6 @@ import numpy as np
 import pytest
 
 from pivq_jax.codec import bits_back, container
-from pivq_jax.codec.conditional import (
-    decode_sets,
-    encode_sets,
-    entry_levels,
-    inclusion_table,
-    weights_of,
-)
 from pivq_jax.codec.container import MAX_LIST, Contents, pack, parse
 from pivq_jax.codec.exact_prior import ExactPrior
 from pivq_jax.common.errors import InputError
@@ -30,38 +23,32 @@ FIXED = Contents(
     num_codes=3,
     codebook_size=8,
     image_size=16,
-    table=b"",
+    prior=b"",
     names=("a.png", "b/c.jpg", "ü.png"),
     data=bytes([0, 32, 5]),
 )
-SHORT = FIXED._replace(code="short", table=bytes([4, 8, 1, 0, 1, 0, 0, 4]), data=b"\x1c\xc0")
 PRIOR = FIXED._replace(
-    code="prior", table=bytes.fromhex("61bde0d8"), data=bytes.fromhex("0b4539831a")
+    code="prior", prior=bytes.fromhex("61bde0d8"), data=bytes.fromhex("0b4539831a")
 )
 TEXTS = {
     FIXED: "50495651 01 00 00 0102030405060708 00000003 00000008 00000010 00000003 0000001a"
     " 78da4bd42bc84b6748d24fd6cb2a486738bc07cc05004d0c072a"
     " 002005 8c1e2684ca462d2c",
-    PRIOR: "50495651 02 00 02 0102030405060708 00000003 00000008 00000010 00000003 0000001e"
+    PRIOR: "50495651 01 00 01 0102030405060708 00000003 00000008 00000010 00000003 0000001e"
     " 78da4bdcfbe046a25e415e3a43927eb25e56413ac3e13d602e008ef10a00"
-    " 0b4539831a 60d9107ca29886cf",
-    SHORT: "50495651 01 00 01 0102030405060708 00000003 00000008 00000010 00000003 00000022"
-    " 78da63e160646064606049d42bc84b6748d24fd6cb2a486738bc07cc05004ef4073c"
-    " 1cc0 31bb3f51ada2d8f5",
+    " 0b4539831a e4d218dfcdb04719",
 }
 VECTORS = [(contents, bytes.fromhex(text)) for contents, text in TEXTS.items()]
-each_vector = pytest.mark.parametrize("contents, content", VECTORS, ids=("fixed", "prior", "short"))
+each_vector = pytest.mark.parametrize("contents, content", VECTORS, ids=("fixed", "prior"))
 
 
 def finish(body: bytes) -> bytes:
     return body + hashlib.sha256(body).digest()[:8]
 
 
-def head(
-    listed: bytes, *, version=1, kind=0, code=0, n=3, k=8, size=16, count=3, length=None
-) -> bytes:
+def head(listed: bytes, *, kind=0, code=0, n=3, k=8, size=16, count=3, length=None) -> bytes:
     numbers = (n, k, size, count, len(listed) if length is None else length)
-    start = struct.pack(">4sBBB8s5I", b"PIVQ", version, kind, code, bytes(8), *numbers)
+    start = struct.pack(">4sBBB8s5I", b"PIVQ", 1, kind, code, bytes(8), *numbers)
     return start + listed
 
 
@@ -74,7 +61,7 @@ def test_the_vectors_are_read_and_written(contents, content):
     assert written[:31] == content[:31]
     (length,) = struct.unpack(">I", written[31:35])
     listed = b"a.png\0b/c.jpg\0\xc3\xbc.png\0"
-    assert zlib.decompress(written[35 : 35 + length]) == contents.table + listed
+    assert zlib.decompress(written[35 : 35 + length]) == contents.prior + listed
     assert written[35 + length :] == finish(written[:-8])[35 + length :]
     assert written[35 + length : -8] == contents.data
 
@@ -84,13 +71,8 @@ def test_the_codes_of_the_vectors():
         CodeSpace(3, 8).unrank(np.array([[0], [32], [5]], np.uint8)), CODES
     )
     assert CodeSpace(3, 8).rank(CODES).tobytes() == FIXED.data
-    levels = entry_levels(CODES, 8)
-    assert levels == SHORT.table
-    table = inclusion_table(weights_of(levels), 3)
-    assert encode_sets(CODES, table) == SHORT.data
-    assert list(decode_sets(SHORT.data, 3, 3, table)) == CODES.tolist()
     prior = ExactPrior(counted_prior(SetPrior(8, width=4, depth=1, heads=2)), 3)
-    assert prior.fingerprint == PRIOR.table
+    assert prior.fingerprint == PRIOR.prior
     assert bits_back.encode_sets(CODES, prior) == PRIOR.data
     assert list(bits_back.decode_sets(PRIOR.data, 3, prior)) == CODES.tolist()
 
@@ -116,8 +98,8 @@ def test_every_cut_and_every_addition_is_noticed(contents, content):
 
 def test_another_version_is_named():
     content = bytes.fromhex(TEXTS[FIXED])
-    with pytest.raises(InputError, match=r"version 3 of the format .* versions 1 and 2"):
-        parse(finish(content[:4] + b"\3" + content[5:-8]), "file")
+    with pytest.raises(InputError, match=r"version 2 of the format .* reads 1: use"):
+        parse(finish(content[:4] + b"\2" + content[5:-8]), "file")
 
 
 def test_another_kind_of_file_is_named():
@@ -132,19 +114,15 @@ NAMES = zlib.compress(b"a\0b\0c\0")
     "body, words",
     [
         (head(NAMES, kind=3), "its head is wrong"),
-        (head(NAMES, code=3), "its head is wrong"),
         (head(NAMES, code=2), "its head is wrong"),
-        (head(NAMES, version=2), "its head is wrong"),
-        (head(NAMES, version=2, code=1), "its head is wrong"),
-        (head(zlib.compress(b"1234a\0b\0"), version=2, code=2), "does not hold 3 names"),
-        (head(zlib.compress(b"123"), version=2, code=2, count=1), "does not hold 1 names"),
+        (head(zlib.compress(b"1234a\0b\0"), code=1), "does not hold 3 names"),
+        (head(zlib.compress(b"123"), code=1, count=1), "does not hold 1 names"),
         (head(NAMES, length=2**32 - 1), "its head is wrong"),
         (head(NAMES, length=3), "its list has another length"),
         (head(NAMES + b"x"), "its list has another length"),
         (head(b"no zlib"), "cannot be decompressed"),
         (head(NAMES, count=2**32 - 1), "does not hold 4,294,967,295 names"),
         (head(NAMES, count=2), "does not hold 2 names"),
-        (head(NAMES, code=1, k=2**32 - 1), "does not hold 3 names"),
         (head(zlib.compress(b""), count=0), "does not hold 0 names"),
         (head(zlib.compress(b"a\0b\0c\0d")), "does not hold 3 names"),
         (head(zlib.compress(b"a\0\xff\0c\0")), "not UTF-8"),
@@ -154,7 +132,7 @@ NAMES = zlib.compress(b"a\0b\0c\0")
         (head(zlib.compress(b"a\0" * 10**4), count=10**4), "two images would become"),
         (head(zlib.compress(bytes(MAX_LIST + 1), 1), count=MAX_LIST), "another length"),
     ],
-    ids=range(22),
+    ids=range(18),
 )
 def test_claims_of_a_head_are_believed_only_as_far_as_bytes_are_there(body, words):
     with pytest.raises(InputError, match=words) as refused:

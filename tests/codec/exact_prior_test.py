@@ -330,7 +330,7 @@ def test_sums_that_may_not_be_exact_are_refused(what, words):
     prior = make_prior(
         NETWORK, lambda name, shape: np.full(shape, 2000.0 if name.endswith(what) else 1.0)
     )
-    with pytest.raises(InputError, match=f"{words}.*: use the short code"):
+    with pytest.raises(InputError, match=f"{words}.*: use the fixed code"):
         ExactPrior(prior, N)
 
 

@@ -11,11 +11,9 @@ import pytest
 import pivq_jax
 from pivq_jax import codec
 from pivq_jax.codec.container import pack, parse, prior_fingerprint
-from pivq_jax.codec.files import check_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
 from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import random_prior
 from tests.conftest import ROOT
@@ -93,9 +91,10 @@ def test_a_thousand_large_sets_take_little_memory(tmp_path):
     assert int(done.stdout) < 1e9
 
 
-@pytest.mark.parametrize("code", ["fixed", "short"])
+@pytest.mark.parametrize("code", ["fixed", "prior"])
 def test_in_memory(models, tmp_path, code):
-    model, codes, path = models["matching"], some_codes("matching", 500), tmp_path / "faces.pivq"
+    model, path = with_prior(models["matching"]), tmp_path / "faces.pivq"
+    codes = some_codes("matching", 500)
     codec.write(path, model, codes, names(500), code)
     content = codec.to_bytes(model, codes, names(500), code)
     assert content == path.read_bytes()
@@ -110,28 +109,25 @@ def test_in_memory(models, tmp_path, code):
 
 def test_codes_by_a_prior(models, tmp_path):
     model, codes, sizes = with_prior(models["matching"]), some_codes("matching", 100), {}
-    for code in ("fixed", "short", "prior"):
+    for code in ("fixed", "prior"):
         path = tmp_path / code
         codec.write(path, model, codes, names(100), code)
         np.testing.assert_array_equal(codec.read(path, model).codes, codes)
         assert parse(path.read_bytes(), "file").code == code
         sizes[code] = path.stat().st_size
-    assert sizes["prior"] < sizes["short"] < sizes["fixed"] - 100  # a byte for each image
-    # The others do not need it.
-    for code in ("fixed", "short"):
-        np.testing.assert_array_equal(codec.read(tmp_path / code, models["matching"]).codes, codes)
+    assert sizes["prior"] < sizes["fixed"] - 100  # a byte for each image
+    # The other one does not need it.
+    np.testing.assert_array_equal(codec.read(tmp_path / "fixed", models["matching"]).codes, codes)
 
 
-@pytest.mark.parametrize(
-    "code, count, shortest", [("short", 1, "fixed"), ("prior", 1, "fixed"), ("prior", 500, "short")]
-)
-def test_the_shortest_code_is_written(models, code, count, shortest):
-    """Of one image, a table would take more than it saves; nor does every prior fit."""
+@pytest.mark.parametrize("count", [1, 500])
+def test_the_shorter_code_is_written(models, count):
+    """Of one image, the prior's fingerprint takes more than it saves; nor does every prior fit."""
     model, codes = with_prior(models["matching"]), some_codes("matching", count)
     codes = np.sort(K - 1 - codes) if count > 1 else codes
-    content = codec.to_bytes(model, codes, names(count), code)
-    assert parse(content, "file").code == shortest
-    assert content == codec.to_bytes(model, codes, names(count), shortest)
+    content = codec.to_bytes(model, codes, names(count), "prior")
+    assert parse(content, "file").code == "fixed"
+    assert content == codec.to_bytes(model, codes, names(count), "fixed")
 
 
 def test_the_prior_must_be_the_one_that_wrote(models, tmp_path):
@@ -159,7 +155,7 @@ def test_files_by_a_prior_in_training_are_read_but_not_written(models, tmp_path)
     with pytest.raises(InputError, match=r"not trained to its end.*continue with pivq_jax.prior"):
         codec.write(tmp_path / "b", model, some_codes("matching", 30), names(30), "prior")
     assert not (tmp_path / "b").exists()
-    codec.write(tmp_path / "b", model, some_codes("matching", 30), names(30), "short")
+    codec.write(tmp_path / "b", model, some_codes("matching", 30), names(30), "fixed")
 
 
 def test_a_prior_that_is_not_exact_is_refused(models, tmp_path):
@@ -170,22 +166,13 @@ def test_a_prior_that_is_not_exact_is_refused(models, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("code", ["short", "prior"])
 @pytest.mark.parametrize("kind", ["nearest", "positional"])
-def test_short_codes_are_for_sets(models, tmp_path, kind, code):
-    with pytest.raises(InputError, match=f"{code} code is for sets .* is {kind}: use the fixed"):
-        codec.write(tmp_path / "a", models[kind], some_codes(kind), names(), code)
-    assert not list(tmp_path.iterdir())
-
-
-def test_short_codes_of_a_huge_codebook_are_refused():
-    class Large:
-        space = CodeSpace(20, 2**20)
-
-    with pytest.raises(InputError, match=r"N x K = 20,971,520 probabilities"):
-        check_code(Large, "short")
+def test_codes_by_a_prior_are_for_sets(models, tmp_path, kind):
+    with pytest.raises(InputError, match=f"prior code is for sets .* is {kind}: use the fixed"):
+        codec.write(tmp_path / "a", models[kind], some_codes(kind), names(), "prior")
     with pytest.raises(InputError, match="'shorter' is unknown"):
-        check_code(Large, "shorter")
+        codec.write(tmp_path / "a", models[kind], some_codes(kind), names(), "shorter")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_published_model_reads_the_files_of_its_run(models, tmp_path):
@@ -253,20 +240,15 @@ def test_files_that_are_none_are_refused(models, tmp_path):
 def test_damage_behind_a_good_checksum_is_one_error(models, tmp_path):
     path, model = tmp_path / "faces.pivq", with_prior(models["matching"])
     given = model, some_codes("matching", 60), names(60)
-    fixed, short, prior = (
-        parse(codec.to_bytes(*given, code), "file") for code in ("fixed", "short", "prior")
-    )
+    fixed, prior = (parse(codec.to_bytes(*given, code), "file") for code in ("fixed", "prior"))
     cases = {
         "179 bytes of codes, not 180": fixed._replace(data=fixed.data[:-1]),
         "60 bytes of codes, not 180": fixed._replace(data=bytes(60)),
         "rank beyond the last": fixed._replace(data=b"\xff" * len(fixed.data)),
-        "more of it than": short._replace(data=short.data + b"\0"),
-        "not what the codes": short._replace(data=short.data[:-1]),
-        "7 entries have a weight": short._replace(table=bytes([1] * 7 + [0] * 25)),
         "it begins with a zero": prior._replace(data=b"\0" + prior.data),
         "is not what the codes are written as": prior._replace(data=prior.data[:-1]),
         "is not what the codes are written as ": prior._replace(data=prior.data + b"\0"),
-        "with fingerprint 00000000, and": prior._replace(table=bytes(4)),
+        "with fingerprint 00000000, and": prior._replace(prior=bytes(4)),
         "N, K and image size": fixed._replace(num_codes=2**31, codebook_size=2**32 - 1),
     }
     for words, contents in cases.items():

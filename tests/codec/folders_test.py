@@ -43,12 +43,11 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
     file, target = tmp_path / "faces.pivq", tmp_path / "out"
     workdir = f"--workdir={tiny_run.workdir}"
     done = commands.run(
-        *("compress", workdir, f"--input={source}", f"--output={file}", "--code=short"),
+        *("compress", workdir, f"--input={source}", f"--output={file}"),
         module="codec",
     )
     assert done.code == 0, done.stderr
-    skipped, summary, why, fidelity = done.stdout.splitlines()
-    assert why == "written with the fixed code, which is shorter here than the short one"
+    skipped, summary, fidelity = done.stdout.splitlines()
     assert skipped.startswith("skipped: ") and "corrupt.png" in skipped
     assert f"40 images in {file}: {file.stat().st_size:,} bytes" in summary
     assert "ceiling_bits = 23.3 (2.9 bytes)" in summary and "marginal_bits = " in summary
@@ -106,11 +105,10 @@ def test_an_image_that_goes_away_leaves_the_earlier_file(
     assert file.read_bytes() == b"earlier"
 
 
-@pytest.mark.parametrize("code", ["fixed", "short"])
-def test_ranking_shows_progress(model, small_folder, tmp_path, capfd, monkeypatch, code):
+def test_ranking_shows_progress(model, small_folder, tmp_path, capfd, monkeypatch):
     """Where N is large, it takes longer than the encoder."""
     monkeypatch.setattr(files, "_RANKED", 100)  # codes; an image has 8
-    folders.compress(model, small_folder, tmp_path / "faces.pivq", code)
+    folders.compress(model, small_folder, tmp_path / "faces.pivq")
     bar = capfd.readouterr().err.rpartition("\r")[2]
     assert bar.startswith("coding: 100%") and "40/40" in bar
     assert len(parse((tmp_path / "faces.pivq").read_bytes(), "file").names) == 40

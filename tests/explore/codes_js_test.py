@@ -90,8 +90,7 @@ def test_other_files_are_refused(tmp_path):
             codes, fingerprint=bytes.fromhex("fedcba9876543210")
         ),
         "is of another model, 0123": written(codes, image_size=32),
-        "has short codes": written(codes, code="short", table=bytes(512)),
-        "is written with a prior": written(codes, code="prior", table=bytes(4)),
+        "is written with a prior": written(codes, code="prior", prior=bytes(4)),
         "is damaged": written(codes, data=b"\xff" * 13 * len(codes)),
         "is damaged or": written(codes, data=b"\x00"),
     }
