@@ -66,11 +66,6 @@ JOBS = (
         "--workers=0,1 --sizes=64 --images=64 --seconds=1",
     ),
     Job("recombination", "benchmarks.recombination", "--sizes=16:512 --images=8"),
-    Job(
-        "exchange",
-        "benchmarks.exchange --workdir {run} --output={folder}/exchange",
-        "--seeds=1 --samples=50",
-    ),
     Job("place_free", "benchmarks.place_free --workdir={run}", "--images=8"),
     Job(
         "completion", f"benchmarks.completion {FACES} --output={{folder}}/completion", "--images=20"

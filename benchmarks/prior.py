@@ -8,7 +8,7 @@ the log lift, alone or where the prior picks the best of several exchanges, and 
 at several temperatures and numbers of passes. Each has FID, precision, recall, density and coverage
 against the test images, and tells how new the samples are: how many codes (of N) a sample has in
 common with the most similar training image and, if it has parents, how far it is from the
-reconstruction of the nearer one (`new`, as in `benchmarks.exchange`). It also has sets per second,
+reconstruction of the nearer one (`new`). It also has sets per second,
 without decoding and the choice of parents, which is made once before. Test images show how many
 common codes are usual.
 
@@ -25,7 +25,6 @@ import jax
 import numpy as np
 
 from benchmarks.common import add_model, open_model, output_of, parser_for
-from benchmarks.exchange import newness
 from pivq_jax import sampling
 from pivq_jax.common.files import write_json
 from pivq_jax.evaluation.prdc import compare_features
@@ -38,6 +37,12 @@ from pivq_jax.training.build import dataset_from_config
 SETTINGS = ((16, 1.0), (16, 0.9), (16, 0.8), (16, 0.7), (8, 1.0), (4, 1.0))  # passes, temperature
 # Exchanges compared by the prior, none of them for recombination without it; with log lift or not.
 CANDIDATES = ((0, True), (16, True), (0, False), (16, False))
+
+
+def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
+    """Mean absolute difference from the nearer of two images; all uint8 [S, H, W, 3]."""
+    apart = [np.abs(made.astype(np.float32) - parent).mean((1, 2, 3)) for parent in parents]
+    return float(np.mean(np.minimum(*apart)))
 
 
 def main() -> None:
