@@ -30,7 +30,7 @@ __all__ = ["FeatureExtractor", "Features", "feature_extractor"]
 class _Layer(NamedTuple):
     """A feature map of a network of LPIPS."""
 
-    index: int
+    depth: int  # from 0 on
     channels: int
     name: str
 
@@ -167,7 +167,7 @@ def _lpips_averages(network: str) -> Callable[[Any, jax.Array], jax.Array]:
     @partial(jax.jit, compiler_options=compiler_options())
     def apply(params: Any, images: jax.Array) -> jax.Array:
         maps = lpips_features(params, images_to_float(images), network)
-        return _averages(maps[_LAYERS[network].index])
+        return _averages(maps[_LAYERS[network].depth])
 
     return apply
 
