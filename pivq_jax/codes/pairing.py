@@ -1,6 +1,7 @@
 """Pairing of the codes of two images: which code of A corresponds to which code of B.
 
-Codes that both images contain are paired with themselves. The remaining codes of A are paired
+Codes of one place, or of one latent that has entries of its own, are paired with each other. Else
+codes that both images contain are paired with themselves. The remaining codes of A are paired
 one-to-one with the remaining codes of B at minimum total squared distance in codebook space. As
 these two sets have no code in common, any of the pairs may be exchanged and the result is a valid
 set.
@@ -48,7 +49,7 @@ def pair(
     codes_b = space.canonical(codes_b.reshape(-1, space.num_codes))
     # Distances do not depend on the origin; around the mean the expanded square is most accurate.
     codebook = codebook - codebook.mean(axis=0)
-    if space.ordered:
+    if space.ordered or space.own_entries:
         return codes_a, codes_b, jnp.square(codebook[codes_a] - codebook[codes_b]).sum(-1)
 
     distance = squared_distances(codebook[codes_a], codebook[codes_b])

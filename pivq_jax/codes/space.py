@@ -156,6 +156,13 @@ class CodeSpace:
             )
         return a.astype(jnp.int32), b.astype(jnp.int32), codebook.astype(jnp.float32)
 
+    def alternatives(self, code: int) -> range:
+        """The entries that may stand in the place of one: all, or those of the same latent."""
+        if not self.own_entries:
+            return range(self.codebook_size)
+        first = code - code % self._digits
+        return range(first, first + self._digits)
+
     def canonical(self, codes: jax.Array) -> jax.Array:
         """Returns codes, int [..., N], in canonical order: sorted unless `ordered`."""
         return codes if self.ordered else jnp.sort(codes, axis=-1)

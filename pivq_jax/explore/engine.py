@@ -318,13 +318,13 @@ class Engine:
         return Nearest(picture, float(difference), count)
 
     def neighbours(self, code: int) -> np.ndarray:
-        """Returns all other codebook entries by distance, the nearest first: int [K - 1]."""
+        """Returns the other entries that may replace one, by distance: int, at most [K - 1]."""
         entries = np.asarray(self._codebook, np.float64)
         if not 0 <= code < len(entries):
             raise InputError(f"code {code}: entries are 0 to {len(entries) - 1}")
-        distance = np.square(entries - entries[code]).sum(-1)
-        distance[code] = -1.0
-        return np.argsort(distance, kind="stable")[1:]
+        others = np.setdiff1d(self.model.space.alternatives(code), code)
+        distance = np.square(entries[others] - entries[code]).sum(-1)
+        return others[np.argsort(distance, kind="stable")]
 
     def read_factors(self, codes: np.ndarray) -> np.ndarray:
         """Returns the values of factors that decoded codes, int [N], show, -1 if unsure, as all are

@@ -129,7 +129,8 @@ def edit(
     mean = 2 * jnp.var(alternatives, axis=1).sum(-1).mean()
     distance = squared_distances(codebook[codes], codebook)
     distance /= jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
-    itself = codes[..., None] == jnp.arange(len(codebook))
+    every = jnp.arange(len(codebook))
+    itself = codes[..., None] == every
 
     asked = jnp.arange(table.overall.shape[-1]) == wanted[:, None]
     is_asked = asked.any(-1, keepdims=True)
@@ -143,5 +144,9 @@ def edit(
     evidence = jnp.where(asked, table.given_code[codes] - table.overall, 0.0).sum(-1)
     stays = jnp.all(evidence >= LEAST_EVIDENCE, axis=-1)
     cost = jnp.where(stays[..., None] & ~itself, jnp.inf, cost)
-    columns = match(cost, space.method).columns if space.distinct else jnp.argmin(cost, axis=-1)
+    if space.own_entries:
+        each = alternatives.shape[1]
+        cost = jnp.where(codes[..., None] // each == every // each, cost, jnp.inf)
+    shared = space.distinct and not space.own_entries
+    columns = match(cost, space.method).columns if shared else jnp.argmin(cost, axis=-1)
     return space.canonical(columns.astype(jnp.int32))

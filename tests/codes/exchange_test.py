@@ -6,7 +6,7 @@ import pytest
 
 from pivq_jax.codes.exchange import exchange_some
 from pivq_jax.codes.space import CodeSpace
-from pivq_jax.sampling import recombine
+from pivq_jax.sampling import pair_codes, recombine
 
 
 @pytest.mark.parametrize("kind", ["matching", "nearest", "positional"])
@@ -31,6 +31,8 @@ def test_what_is_coarse_comes_from_one_parent():
     codebook = np.hstack([rng.normal(size=(count * each, 2)), signs]).astype(np.float32)
     a, b = (np.arange(count) * each + rng.integers(0, each, count) for _ in "ab")
     a, b = a - a % each, b - b % each + 1 + b % (each - 1)  # no code in common
+    # Partners are of the same latent, however far apart they are.
+    np.testing.assert_array_equal(pair_codes(space, 100 * codebook[::-1], a, b[::-1])[1], b)
     shares = set()
     for seed in range(40):
         mixed = np.asarray(exchange_some(space, codebook, a, b, jax.random.key(seed)))

@@ -128,6 +128,8 @@ def test_codes_of_latents_with_entries_of_their_own_are_sequences(each):
     assert numbers(ranks) == list(range(len(every)))
     np.testing.assert_array_equal(space.unrank(ranks), every)
     assert space.check(every[:, 1:], partial=True).shape[1] == 2
+    assert [*space.alternatives(2 * each)] == [*range(2 * each, 3 * each)]
+    assert [*CodeSpace(3, 9).alternatives(4)] == [*range(9)]
     if each > 1:
         with pytest.raises(InputError, match="beyond the last"):
             space.unrank(np.full_like(ranks[:1], 255))

@@ -192,11 +192,11 @@ def test_a_factor_may_have_any_name():
     assert labels.wanted(self="b", codes="c").tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("count, kept", [(60, 0.8), (300, 0.8), (2_000, 0.99)])
-def test_a_code_that_is_coarse_or_fine_is_replaced_by_one_of_its_own_latent(count, kept):
-    """Distances count beside those of a latent's own entries, as those of others are far away."""
+@pytest.mark.parametrize("count, kept, far", [(60, 0.8, 8), (300, 0.8, 8), (2_000, 0.99, 0)])
+def test_a_code_that_is_coarse_or_fine_is_replaced_by_one_of_its_own_latent(count, kept, far):
+    """Distances count beside those of a latent's own entries, however far those of others are."""
     space = CodeSpace(N, K, own_entries=True)
-    signs = np.where(np.arange(K)[:, None] // GROUP >> np.arange(2) & 1, 8.0, -8.0)
+    signs = np.where(np.arange(K)[:, None] // GROUP >> np.arange(2) & 1, far, -far)
     values = np.random.default_rng(1).normal(size=(K, 3))
     codebook = jnp.float32(np.concatenate([values, signs], 1))
     codes, labels = world(count)
