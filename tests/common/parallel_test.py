@@ -28,9 +28,7 @@ from pivq_jax.common.parallel import (
     shardings_of,
 )
 from pivq_jax.config.check import check_devices
-from pivq_jax.data.images import images_to_uint8
 from tests.conftest import full_disk, start_pair
-from tests.model import components_test
 
 COMPARE = """
 import json, sys
@@ -137,90 +135,6 @@ def test_eight_devices_train_the_default_config_as_one_does(commands, faces, tmp
     images = np.pad(faces, ((0, 0), (8, 8), (8, 8), (0, 0)), constant_values=255)
     fields = {"loss.recombination_warmup": 0.0}
     check_devices_agree(commands, images, tmp_path, "toon_faces", "", fields, (1, 2, 8))
-
-
-COMPONENTS = """
-import json
-from pathlib import Path
-import jax, jax.numpy as jnp, numpy as np
-from pivq_jax.common.parallel import join_processes, make_mesh, put_batch, replicated
-from pivq_jax.config import Config
-from pivq_jax.model.components import match_own
-from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.objective import Phase
-from pivq_jax.training.steps import Steps
-
-join_processes({processes!r})
-config = Config().with_fields({fields!r})
-images = np.load({images!r})
-size, workdir = config.train.batch_size, Path({workdir!r})
-
-def batch(step, mesh):
-    rows = np.arange(step * size, (step + 1) * size) % len(images)
-    return put_batch(images[rows.reshape(jax.process_count(), -1)[jax.process_index()]], mesh)
-
-meshes = {{"1": make_mesh(devices=jax.devices()[:1]), "8x1": make_mesh(), "2x4": make_mesh(4)}}
-if jax.process_count() > 1:
-    meshes = {{"processes": make_mesh()}}
-result = {{}}
-for name, mesh in meshes.items():
-    steps = Steps(config, mesh)
-    seen = jnp.stack([batch(i, mesh) for i in range(8)])
-    found = steps.find_components(steps.create(), seen)
-    encoder = jax.tree.map(jnp.copy, found.params["encoder"])  # the state is donated
-    if name == "1":
-        latents = jnp.stack([steps.latents(found.params, batch(i, mesh)) for i in range(8)])
-        with Checkpoints(workdir) as checkpoints:
-            checkpoints.save(0, steps.initialise(found, latents), {{}})
-    with Checkpoints(workdir) as checkpoints:
-        state, _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
-    known = state.params["encoder"], state.params["quantizer"]["codebook"]
-
-    def compare(found, known, latents):
-        same = jnp.abs(jnp.sum(found["basis"] * known[0]["basis"], 0))
-        return same, found["deviations"], match_own(latents, known[1])[0]
-
-    compared = jax.jit(compare, out_shardings=replicated(mesh))(
-        encoder, known, steps.latents(state.params, batch(0, mesh))
-    )
-    names = ("same", "deviations", "codes")
-    result[name] = {{key: value.tolist() for key, value in zip(names, compared)}}
-    losses = []
-    for step in range(4):
-        state, metrics = steps.train(state, batch(step, mesh), {{}}, Phase.DECODER)
-        losses.append(float(metrics["loss"]))
-    result[name]["losses"] = losses
-if jax.process_index() == 0:
-    print(json.dumps(result))
-"""
-
-
-@pytest.mark.slow
-def test_components_are_those_of_one_device_on_eight_and_in_two_processes(commands, tmp_path):
-    np.save(tmp_path / "images.npy", images_to_uint8(components_test.faces()))
-
-    def code(processes: str = "") -> str:
-        return COMPONENTS.format(
-            fields=components_test.FIELDS | {"train.batch_size": 16},
-            processes=processes,
-            images=str(tmp_path / "images.npy"),
-            workdir=str(tmp_path / "run"),
-        )
-
-    done = commands.run(code=code(), devices=8)
-    assert done.code == 0, done.stderr
-    pair = start_pair(lambda _, how: commands.start(code=code(how), devices=4))
-    several = [command.wait() for command in pair]
-    assert [one.code for one in several] == [0, 0], [one.stderr for one in several]
-    first, second = (one.stdout.splitlines()[-1] for one in (done, several[0]))
-    result = json.loads(first) | json.loads(second)
-    one = result["1"]
-    for name in ("8x1", "2x4", "processes"):
-        found = result[name]
-        np.testing.assert_allclose(found["deviations"], one["deviations"], rtol=1e-3)
-        assert np.min(found["same"]) > 0.999, name  # the same directions, but for signs
-        assert np.mean(np.array(found["codes"]) == one["codes"]) >= 0.999, name
-        np.testing.assert_allclose(found["losses"], one["losses"], rtol=1e-3, err_msg=name)
 
 
 CODES = """
