@@ -50,6 +50,7 @@ from pivq_jax.inference import POOL_IMAGES
 from pivq_jax.training.build import dataset_from_config
 
 DRAWS = 3
+COMPONENTS = 512  # whose halves are exchanged
 COARSE = 8  # components that are taken from one image
 FORMATS = {"JPEG": "jpg", "WEBP": "webp", "AVIF": "avif"}  # by their names in `features`
 SPREAD = ("precision", "recall", "density", "coverage")
@@ -58,13 +59,14 @@ SPREAD = ("precision", "recall", "density", "coverage")
 class Judge:
     """The images of a config, and the figures of others beside them."""
 
-    def __init__(self, config: Config, samples: int, real: int | None) -> None:
+    def __init__(self, config: Config, samples: int, real: int | None, bits: int) -> None:
         dataset = dataset_from_config(config)
         print(dataset.identity, flush=True)
         self.config, self.samples, self.dataset = config, samples, dataset
         test = first_images(dataset.test, real or len(dataset.test))
         self.train, self.test = pixels_of(dataset.train), pixels_of(test)
         self.pool = self.train[:POOL_IMAGES]  # of parents, as in an evaluation
+        self.most = max(COMPONENTS, bits // 2)
         self.extractor: FeatureExtractor = feature_extractor("vgg")
 
     @cached_property
@@ -74,8 +76,8 @@ class Judge:
 
     @cached_property
     def components(self) -> components.Components:
-        """512 components of the pool, and of its mirror images if training sees them."""
-        return components.fit(self.pool, 512, self.config.data.flip)
+        """Components of the pool, and of its mirror images if training sees them."""
+        return components.fit(self.pool, self.most, self.config.data.flip)
 
     def copied(self, images: np.ndarray) -> float | None:
         """The mean copied share of the first images."""
@@ -103,7 +105,7 @@ def new_images(judge: Judge, draw: int) -> Iterator[tuple[str, Callable[[], dict
     first, second = pixels.pairs_of(rng, count, len(pool)).T
     line = pixels.lines(rng, count, side)
     train = rng.permutation(len(judge.train))[:count]
-    kept = rng.random((count, 512)) < 0.5
+    kept = rng.random((count, COMPONENTS)) < 0.5
 
     def joined(share: np.ndarray | float, near: bool) -> dict[str, Any]:
         own = np.random.default_rng((draw, 1))
@@ -111,8 +113,9 @@ def new_images(judge: Judge, draw: int) -> Iterator[tuple[str, Callable[[], dict
         return judge.new(pixels.mix(pool[first], pool[other], share))
 
     def half() -> dict[str, Any]:
-        a, b = (judge.components.transform(pool[x]) for x in (first, second))
-        return judge.new(judge.components.images(np.where(kept, a, b), pool))
+        found = judge.components.first(COMPONENTS)
+        a, b = (found.transform(pool[x]) for x in (first, second))
+        return judge.new(found.images(np.where(kept, a, b), pool))
 
     def coarse() -> dict[str, Any]:
         few = judge.components.first(COARSE).basis
@@ -229,7 +232,7 @@ def main() -> None:
         raise SystemExit(f"{path} is of other settings than this command: give another --output")
     options.output.mkdir(parents=True, exist_ok=True)
     done = {(row["name"], row["draw"]) for row in rows}
-    judge = Judge(config, options.samples, options.real)
+    judge = Judge(config, options.samples, options.real, options.bits)
 
     def wanted() -> Iterator[tuple[str, int, Callable[[], dict[str, Any]]]]:
         yield "test images", 0, lambda: {"copied_share": judge.copied(judge.test)}
@@ -266,8 +269,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=0.0, help="of training, for the peers")
     parser.add_argument("--output", type=Path, default=Path("runs/baselines"), help="of rows")
     options = parser.parse_args()
-    if options.bits % 16 or not 16 <= options.bits <= 1_024:
-        parser.error(f"--bits={options.bits}: give a multiple of 16, at most 1,024")
+    if options.bits % 16 or not 16 <= options.bits <= 4_096:
+        parser.error(f"--bits={options.bits}: give a multiple of 16, at most 4,096")
     return options
 
 
