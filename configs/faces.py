@@ -5,7 +5,7 @@
 
 The images of a person, whose names differ in their numbers alone, are in one split; for other names
 change `data.group`. docs/photographs.md says where photographs are. The model and its variants are
-those of configs/portraits.py.
+those of configs/portraits.py, with N = 150 codes, each one of 256 entries of its latent.
 
 Variants: `:queries` (latents of an encoder that learns), `:128px` (at 128x128, with patches of 16
 pixels), `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
@@ -22,5 +22,14 @@ def get_config(variants: str = "") -> ConfigDict:
     config.name = "faces"
     config.data.name = "image_folder"
     config.data.group = "(.*)_[0-9]+"  # AJ_Cook_0001.jpg: all images of a person in one split
-    config.update_from_flattened_dict(COMPONENTS)
+    config.update_from_flattened_dict(
+        {
+            **COMPONENTS,
+            "model.num_codes": 150,
+            "quantizer.codebook_size": 38_400,
+            "adversarial.recombined_weight": 0.08,
+            "optimizer.warmup": 0.03,
+            "train.steps": 3_500,
+        }
+    )
     return with_variants(config, variants, FACES_64)

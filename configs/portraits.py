@@ -6,9 +6,9 @@
 
 The 45,594 portraits are those of artflow.ai (CC BY 4.0); docs/portraits.md says where they are and
 what is left out. Images of one prompt are in one split, whatever their folder: a file is named
-PROMPT-NUMBER.jpg. Each image is a set of N = 150 of K = 38,400 entries, which the decoder gets
+PROMPT-NUMBER.jpg. Each image is a set of N = 128 of K = 32,000 entries, which the decoder gets
 without places. They are runs of principal components of the whole image, so the decoder alone is
-trained, and each latent has 256 entries of its own: matching decides nothing.
+trained, and each latent has 250 entries of its own: matching decides nothing.
 
 Variants: `:queries` (latents of an encoder that learns; of K = 8,192 entries matching decides who
 has which), `:128px` (at 128x128, with patches of 16 pixels), `:smoke` (a check, no model),
