@@ -122,7 +122,8 @@ def test_a_discriminator_adds_the_gradients_of_its_weighted_sum(setting):
     keys = jax.random.split(key)
 
     def maps(images, key):
-        return networks.feature_maps(JUDGED, VGG, views(images, key))
+        seen = views(images, key)
+        return [seen, *networks.feature_maps(JUDGED, VGG, seen)]
 
     def features(params):
         made, quantized = objective.model.apply({"params": params}, images)
@@ -134,7 +135,7 @@ def test_a_discriminator_adds_the_gradients_of_its_weighted_sum(setting):
 
     def realism(params):
         made, recombined, real = features(params)
-        units = [[networks.unit(x) for x in each] for each in (made, real)]
+        units = [[networks.unit(x) for x in maps] for _, *maps in (made, real)]
         total = 0.6 * networks.lpips_distance(VGG, *units).mean()
         return total - 0.8 * logits(judge, made).mean() - 0.4 * logits(judge, recombined).mean()
 
