@@ -75,3 +75,14 @@ def test_rows_may_be_runs(tmp_path):
     assert check.faults("page.md", write(tmp_path, page)) == []
     (fault,) = check.faults("page.md", write(tmp_path, page.replace("55.8 ", "55.9 ")))
     assert fault == "page.md: one, PSNR dB: '55.9', but the run has [55.8162]"
+
+
+@pytest.mark.parametrize("name", ["first_faces", "matching", "own_images", "tour"])
+def test_notebooks_were_run_from_the_first_cell_to_the_last(name):
+    """A change without outputs made anew, or cells run in another order, would show here."""
+    notebook = json.loads((ROOT / f"docs/notebooks/{name}.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    install, *others = cells
+    assert install["metadata"]["tags"] == ["skip-execution"] and not install["outputs"]
+    assert [cell["execution_count"] for cell in others] == list(range(1, len(cells)))
+    assert not any(x["output_type"] == "error" for cell in others for x in cell["outputs"])
