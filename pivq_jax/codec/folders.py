@@ -59,15 +59,15 @@ def compress(model: TrainedModel, source: Path, target: Path, code: str = "fixed
     if first:
         write_atomically(target, content)
     measured, count = capacity(model.space, whole), len(names)
-    held = len(contents.data)
+    code_bytes = len(contents.data)
     bits = " and ".join(
         f"{name} = {measured[name]:.1f} ({measured[name] / 8:.1f} bytes)"
         for name in ("ceiling_bits", "marginal_bits")
     )
     print_once(
-        f"{count:,} images in {target}: {len(content):,} bytes; {held / count:.2f} bytes an image"
-        f" for codes ({contents.code}), beside {bits}, and {(len(content) - held) / count:.2f} for"
-        " names and the rest"
+        f"{count:,} images in {target}: {len(content):,} bytes; {code_bytes / count:.2f} bytes an"
+        f" image for codes ({contents.code}), beside {bits}, and"
+        f" {(len(content) - code_bytes) / count:.2f} for names and the rest"
     )
     if contents.code != code:
         print_once(

@@ -262,5 +262,5 @@ class CodeSpace:
         if self._digits:
             places = enumeration.sequences_of_numbers(numbers, self.num_codes, self._digits)
             return places + self._first if self.own_entries else places
-        found = enumeration.sets_of_numbers(numbers, self.num_codes, self._entries_of_sets)
-        return found - self._shift
+        positions = enumeration.sets_of_numbers(numbers, self.num_codes, self._entries_of_sets)
+        return positions - self._shift

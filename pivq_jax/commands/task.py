@@ -93,8 +93,8 @@ def open_model(task: Task, writes: bool = True) -> TrainedModel:
     """Opens a task's model, with the fields of the task's config that do not define a model."""
     config, workdir, model = task.config, task.workdir, task.published
     if model is None:
-        held = isinstance(workdir, Path) and (workdir / "config.json").exists()
-        if writes and held and not os.access(workdir, os.W_OK):
+        has_run = isinstance(workdir, Path) and (workdir / "config.json").exists()
+        if writes and has_run and not os.access(workdir, os.W_OK):
             raise InputError(
                 f"{workdir} cannot be written: publish its model elsewhere (python -m"
                 f" pivq_jax.convert --from={workdir} --to=DIR), and use that with --pretrained=DIR"

@@ -145,8 +145,8 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
         )
     except OSError as error:
         if remedy := _OF_PATHS.get(error.errno or 0):
-            what = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-            return refuse(f"{_shortened(what)}: {remedy}")
+            reason = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+            return refuse(f"{_shortened(reason)}: {remedy}")
         print(f"error: {error}{failed}", file=sys.stderr)
     except Exception as error:
         if not any(map(of_client, causes(error))):

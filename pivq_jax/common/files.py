@@ -345,8 +345,8 @@ def ignore_bucket_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if not is_remote(path):
             raise
-        what = f"{path} is not written, and the run goes on: {brief(error)}"
-        print(what, file=sys.stderr, flush=True)
+        message = f"{path} is not written, and the run goes on: {brief(error)}"
+        print(message, file=sys.stderr, flush=True)
 
 
 def sync(path: Path) -> None:

@@ -191,8 +191,8 @@ class _Claim(NamedTuple):
 
 def _description(record: dict[str, Any]) -> str:
     now = time.time()
-    held = datetime.timedelta(seconds=max(0, round(now - _number(record.get("since"), now))))
-    return printable(f"process {record.get('pid')} on {record.get('host')} for {held}")
+    duration = datetime.timedelta(seconds=max(0, round(now - _number(record.get("since"), now))))
+    return printable(f"process {record.get('pid')} on {record.get('host')} for {duration}")
 
 
 def _number(value: Any, otherwise: float) -> float:

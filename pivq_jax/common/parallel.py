@@ -206,9 +206,9 @@ def check_same_arrays(name: str, arrays: Any, remedy: str) -> None:
         return
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        held = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {held.shape} {held.dtype}".encode())
-        digest.update(held.tobytes())
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
     check_alike({name: f"hash {digest.hexdigest()[:8]}"}, remedy)
 
 

@@ -14,7 +14,7 @@ Params = Any
 
 def checksum(arrays: Any) -> int:
     """Returns the CRC-32 of the bytes of all arrays of a tree."""
-    found = 0
+    crc = 0
     for leaf in jax.tree.leaves(to_first_device(arrays)):
-        found = zlib.crc32(np.asarray(leaf).tobytes(), found)
-    return found
+        crc = zlib.crc32(np.asarray(leaf).tobytes(), crc)
+    return crc

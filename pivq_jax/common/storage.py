@@ -40,8 +40,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def tensorstore_status(error: BaseException) -> str:
     """Returns the status with which TensorStore begins its errors, such as UNAVAILABLE, or ''."""
-    found = re.match(r"([A-Z_]{7,}): ", str(error)) if isinstance(error, ValueError) else None
-    return found[1] if found else ""
+    match = re.match(r"([A-Z_]{7,}): ", str(error)) if isinstance(error, ValueError) else None
+    return match[1] if match else ""
 
 
 def of_client(error: BaseException) -> bool:

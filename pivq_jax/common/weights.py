@@ -116,12 +116,12 @@ def pack_arrays(arrays: Mapping[str, Any], metadata: dict[str, str] | None = Non
 
 def digest(arrays: Mapping[str, Any]) -> bytes:
     """The SHA-256 of float32 arrays by name, as docs/codec_format.md has it for fingerprints."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name], "<f4")
-        found.update(f"{name}\n{array.shape}\n".encode())
-        found.update(array.tobytes())
-    return found.digest()
+        sha256.update(f"{name}\n{array.shape}\n".encode())
+        sha256.update(array.tobytes())
+    return sha256.digest()
 
 
 def _keep(path: Path, content: bytes) -> None:
@@ -144,13 +144,13 @@ def find_faults(
     faults = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     faults += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
     for name in sorted(expected.keys() & tensors.keys()):
-        tensor, wanted = tensors[name], expected[name]
-        if tensor.shape != tuple(wanted.shape):
-            faults.append(f"{name} has shape {tensor.shape}, not {tuple(wanted.shape)}")
+        tensor, reference = tensors[name], expected[name]
+        if tensor.shape != tuple(reference.shape):
+            faults.append(f"{name} has shape {tensor.shape}, not {tuple(reference.shape)}")
         elif any_float and not jnp.issubdtype(tensor.dtype, jnp.floating):
             faults.append(f"{name} has type {tensor.dtype}, not a float")
-        elif not any_float and tensor.dtype != wanted.dtype:
-            faults.append(f"{name} has type {tensor.dtype}, not {wanted.dtype}")
+        elif not any_float and tensor.dtype != reference.dtype:
+            faults.append(f"{name} has type {tensor.dtype}, not {reference.dtype}")
     return faults
 
 

@@ -39,7 +39,7 @@ def check_description(text: str, path: Path) -> tuple[dict[str, Any], Config]:
         description = dict(json.loads(text))
         json.dumps(description, allow_nan=False)  # NaN is no JSON, nor is 1e999, read as infinity
         version = description.pop("format_version", FORMAT_VERSION)
-        held = dict(description["config"]) if version == FORMAT_VERSION else {}
+        fields = dict(description["config"]) if version == FORMAT_VERSION else {}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"
@@ -50,7 +50,7 @@ def check_description(text: str, path: Path) -> tuple[dict[str, Any], Config]:
             f"{path} has format_version = {reprlib.repr(version)}, and this version of pivq_jax"
             f" reads {FORMAT_VERSION}: use the version that wrote the file, or a newer one"
         )
-    config = config_of_model(held, str(path))
+    config = config_of_model(fields, str(path))
     try:
         check_fields(config)
     except InputError as error:

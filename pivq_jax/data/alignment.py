@@ -112,8 +112,10 @@ def align_folder(
 
 
 def _listed_in(skip: SkipList, photographs: Sequence[str]) -> list[Skipped]:
-    found = [(file, skip.find(file)) for file in photographs]
-    return [Skipped(file, "skip list", f"its name has: {text}") for file, text in found if text]
+    expressions = [(file, skip.find(file)) for file in photographs]
+    return [
+        Skipped(file, "skip list", f"its name has: {text}") for file, text in expressions if text
+    ]
 
 
 def _target(output: str | Path, file: str) -> Path:

@@ -176,9 +176,9 @@ def _write_missing(plan: Plan, shards: Sequence[_Shard], workers: int) -> None:
     """Writes shards that are not there, with a progress bar; prints why images are skipped."""
     from tqdm import tqdm
 
-    found = [(shard, _read_summary(shard)) for shard in shards]
-    missing = [shard for shard, summary in found if not summary]
-    known = [line for _, summary in found for line in summary.get("skipped", ())]
+    summaries = [(shard, _read_summary(shard)) for shard in shards]
+    missing = [shard for shard, summary in summaries if not summary]
+    known = [line for _, summary in summaries for line in summary.get("skipped", ())]
     images, total = (sum(len(shard.entries) for shard in part) for part in (missing, shards))
     write = functools.partial(_write_shard, plan.make, tuple(plan.factors))
     workers = min(workers, images // _IMAGES_PER_WORKER)

@@ -188,10 +188,10 @@ def _decode(
         try:
             opened = stack.enter_context(pillow().open(file, formats=formats))
         except UnidentifiedImageError as error:
-            what = "not an image of a known format"
+            reason = "not an image of a known format"
             if formats is not FORMATS:
-                what = f"it is no {' or '.join(formats)} image: choose another one"
-            raise InputError(f"cannot read image {name}: {what}") from error
+                reason = f"it is no {' or '.join(formats)} image: choose another one"
+            raise InputError(f"cannot read image {name}: {reason}") from error
         width, height = opened.size
         if most and width * height > most:
             raise InputError(

@@ -98,7 +98,7 @@ def labels_of(file: str) -> dict[str, str]:
     beards = _found(words, _BEARDS)
     if any(f" {phrase} " in text for phrase in ("clean shaven", "no facial hair", "no beard")):
         beards = {"no"}
-    found = {
+    values_by_factor = {
         "gender": _found(words, _GENDERS),
         "age": _found(_without_years(words), _AGES),
         "kind": _found(words, _KINDS),
@@ -106,7 +106,10 @@ def labels_of(file: str) -> dict[str, str]:
         "hair": _before(words, {"hair", "haired"}, _HAIR) | _found(words, _HEADS),
         "eyes": _before(words, {"eyes", "eyed"}, _EYES),
     }
-    return {name: values.pop() if len(values) == 1 else UNKNOWN for name, values in found.items()}
+    return {
+        name: values.pop() if len(values) == 1 else UNKNOWN
+        for name, values in values_by_factor.items()
+    }
 
 
 def _found(words: Sequence[str], values: Mapping[str, str]) -> set[str]:

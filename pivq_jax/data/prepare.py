@@ -82,13 +82,13 @@ def prepare_dataset(
     _check_sizes(name, image_size, crop, listing)
 
     plan = layouts.plan_of_files(name, listing, image_size, crop, group)
-    wanted = {"group": "", **plan.origin}
+    expected = {"group": "", **plan.origin}
     origin = plan.origin | ({"stamps": stamps} if stamps else {})
     check = partial(tree.check_unchanged, listing.root, files) if files else plan.check
     plan = dataclasses.replace(plan, max_skipped=0.01, origin=origin, check=check)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
-    if differing := [key for key, value in wanted.items() if manifest.get(key, "") != value]:
+    if differing := [key for key, value in expected.items() if manifest.get(key, "") != value]:
         raise InputError(
             f"{target} was made with another {' and '.join(differing)}: delete it, or choose"
             " another --output"

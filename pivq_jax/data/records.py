@@ -30,8 +30,8 @@ def set_directory(root: Path, name: str, image_size: int) -> Path:
 
 def prepared_sizes(root: Any, name: str) -> list[int]:
     """Lists the sizes at which a data set is prepared."""
-    found = (path.parent.name.removesuffix("px") for path in (root / name).glob(f"*px/{MANIFEST}"))
-    return [int(size) for size in found if size.isdecimal()]
+    names = (path.parent.name.removesuffix("px") for path in (root / name).glob(f"*px/{MANIFEST}"))
+    return [int(size) for size in names if size.isdecimal()]
 
 
 def find_directory(root: Any, name: str, image_size: int) -> Any:
@@ -89,8 +89,8 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
         if not target.exists():
             with new_folder(target) as work, ThreadPoolExecutor(COPIES) as pool:
                 copied = pool.map(partial(_copy, work), files)
-                what = f"copying {source}"
-                for _ in progress_bar(copied, desc=what, total=len(files), unit=" files"):
+                label = f"copying {source}"
+                for _ in progress_bar(copied, desc=label, total=len(files), unit=" files"):
                     pass
                 if _versioned(source)[1] != version:
                     raise InputError(

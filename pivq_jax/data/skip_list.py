@@ -38,8 +38,8 @@ class SkipList:
     @property
     def digest(self) -> str:
         """A hash of the expressions, whatever their order and case."""
-        found = sorted(" ".join(words) for part in self._by_first.values() for words in part)
-        return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+        lines = sorted(" ".join(words) for part in self._by_first.values() for words in part)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def read_skip_list(path: Path) -> SkipList:

@@ -40,11 +40,11 @@ def _allow_open_files() -> None:
 
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in _OPEN_FILES:
-        wanted = limit if most == resource.RLIM_INFINITY else min(most, limit)
-        if now == resource.RLIM_INFINITY or now >= wanted:
+        target = limit if most == resource.RLIM_INFINITY else min(most, limit)
+        if now == resource.RLIM_INFINITY or now >= target:
             return
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, most))
             return
 
 

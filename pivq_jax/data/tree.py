@@ -110,8 +110,8 @@ def existing_directory(
     """Returns the path of a directory, with `~` expanded."""
     root = expanded(directory)
     if not root.is_dir():
-        what = f"{root} is a file" if root.exists() else f"no directory {root}"
-        raise InputError(f"{what}: give {wanted}")
+        reason = f"{root} is a file" if root.exists() else f"no directory {root}"
+        raise InputError(f"{reason}: give {wanted}")
     return root
 
 

@@ -38,7 +38,7 @@ def copied_share(images: np.ndarray, training: Iterable[np.ndarray]) -> np.ndarr
     """
     if not len(images) or min(images.shape[1:3]) < PATCH:
         raise InputError(f"images have shape {images.shape}: give some, of {PATCH}x{PATCH} or more")
-    wanted, limits = _queries(jnp.asarray(images))
+    queries, limits = _queries(jnp.asarray(images))
     most = jnp.zeros(len(images), jnp.int32)
     seen = 0
     for batch in training:
@@ -48,7 +48,7 @@ def copied_share(images: np.ndarray, training: Iterable[np.ndarray]) -> np.ndarr
             rows = batch[start : start + AT_ONCE]
             # A constant shape is compiled once; an image that is there twice changes nothing.
             filled = np.resize(rows, (min(AT_ONCE, _power_of_two(len(rows))), *rows.shape[1:]))
-            most = _most_explained(most, wanted, limits, jnp.asarray(filled))
+            most = _most_explained(most, queries, limits, jnp.asarray(filled))
         seen += len(batch)
     if not seen:
         raise InputError("there are no training images to compare with: give at least one")

@@ -80,8 +80,8 @@ class Evaluator:
             pictures["samples"] = grid(images[: 2 * SHOWN], 8)
             if self._real is not None:
                 fake = self._extractor.extract(images[: len(originals)], quiet=True)
-                found = compare_features(self._real, fake, settings.neighbours)
-                figures |= {name: found[name] for name in ("fid", "density", "coverage")}
+                compared = compare_features(self._real, fake, settings.neighbours)
+                figures |= {name: compared[name] for name in ("fid", "density", "coverage")}
         figures["codes_used"] = capacity(model.space, session.pool_codes)["codes_used"]
         return figures, pictures
 

@@ -88,9 +88,9 @@ class FeatureExtractor:
         """
         if isinstance(images, np.ndarray | jax.Array):
             total, images = len(images), [np.asarray(images)]
-        each, parts = chain.from_iterable(images), []
+        rows_left, parts = chain.from_iterable(images), []
         with progress_bar(desc=self.name, total=total, unit=" images", disable=quiet) as bar:
-            while rows := list(islice(each, self.batch_size)):
+            while rows := list(islice(rows_left, self.batch_size)):
                 batch = np.stack(rows)
                 self._check(batch)
                 # The last batch is padded, so that only one shape is compiled.
@@ -100,9 +100,9 @@ class FeatureExtractor:
                 bar.update(len(batch))
         if not parts:
             raise InputError("there are no images to compute features of: give at least one")
-        found = np.concatenate(parts)
+        computed = np.concatenate(parts)
         # Copies: the features of the image alone would keep those of the quarters in memory.
-        return Features(found[:, 0].copy(), found[:, 1:].reshape(len(found), -1))
+        return Features(computed[:, 0].copy(), computed[:, 1:].reshape(len(computed), -1))
 
     def _check(self, batch: np.ndarray) -> None:
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3:

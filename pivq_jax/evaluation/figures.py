@@ -109,7 +109,7 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
         files = {name: folder / f"{name}.png" for name in names}
         return [Picture(f.read_bytes(), CAPTIONS[name]) for name, f in files.items() if f.exists()]
 
-    found: dict[str, list[Part]] = {
+    sections: dict[str, list[Part]] = {
         "Model": [named(metrics, "Model"), *pictures("training")],
         "Reconstruction": [
             f"Means over {metrics.get('images', 0):,} test images, of output rounded to 8 bits.",
@@ -135,17 +135,17 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
             "shared_codes": "codes shared with the nearest training image",
             "copies": "copies of one",
         }
-        found["Prior"] = [
+        sections["Prior"] = [
             "The prior bits are an upper bound, the mean over the test sets. They stand beside the"
             " marginal and ceiling bits of codes, above.",
             named(metrics, "Prior"),
             _by_row("", metrics["prior_sets"], columns),
             *pictures(*(name for name in CAPTIONS if name.startswith("prior"))),
         ]
-    found["What codes mean"] = [*_attributes(metrics), *pictures("atlas")]
+    sections["What codes mean"] = [*_attributes(metrics), *pictures("atlas")]
     if left_out := metrics["left_out"]:
-        found["Left out"] = [f"{stage}: {reason}" for stage, reason in left_out.items()]
-    return found
+        sections["Left out"] = [f"{stage}: {reason}" for stage, reason in left_out.items()]
+    return sections
 
 
 def named(metrics: dict[str, Any], group: str) -> Table:

@@ -52,11 +52,13 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
         near[copied] = False  # but for the first k copies: a collapsed model has thousands
         np.put_along_axis(near, first, True, axis=1)
         places, columns = np.nonzero(near)
-        found = squared_distances(queries[rows], pool, places, columns)
-        order = np.lexsort((found, places))  # stable: equally far ones remain in order of columns
+        distances = squared_distances(queries[rows], pool, places, columns)
+        order = np.lexsort(
+            (distances, places)
+        )  # stable: equally far ones remain in order of columns
         starts = np.searchsorted(places, np.arange(len(near)))
         nearest = order[starts[:, None] + np.arange(k)]
-        indices[rows], squared[rows] = columns[nearest], found[nearest]
+        indices[rows], squared[rows] = columns[nearest], distances[nearest]
     return Neighbours(indices, rounded_roots(squared))
 
 

@@ -94,9 +94,9 @@ def _nearer(
     """
     low, high = neighbours.bounds(real, fake)
     margin = 8 * neighbours.ROUNDOFF  # exceeds the rounding of radius and distance to float32
-    found = []
+    masks = []
     for radius in radii:
         surely = high < radius**2 * (1 - margin) - neighbours.UNDERFLOW
         possibly = jnp.maximum(low, 0) < radius**2 * (1 + margin) + neighbours.UNDERFLOW
-        found.append((surely, possibly & ~surely & (radius > 0)))
-    return found
+        masks.append((surely, possibly & ~surely & (radius > 0)))
+    return masks

@@ -111,14 +111,14 @@ def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.n
 
     Labels and predictions are int [M, A], those of A attributes; negative labels do not count.
     """
-    found = []
+    accuracies = []
     for column, predicted in zip(labels.T, predictions.T, strict=True):
         known = column >= 0
         _, classes, sizes = np.unique(column[known], return_inverse=True, return_counts=True)
         recall = np.bincount(classes, column[known] == predicted[known]) / sizes
         error = np.sqrt(np.sum(recall * (1 - recall) / sizes)) / len(sizes)
-        found.append((np.mean(recall), error))
-    accuracy, errors = np.array(found).T
+        accuracies.append((np.mean(recall), error))
+    accuracy, errors = np.array(accuracies).T
     return accuracy, errors
 
 
@@ -230,11 +230,11 @@ def fit_probes(
 
 def predict(probes: Probes, features: np.ndarray) -> np.ndarray:
     """Predicts the most likely class of each attribute, int [M, A]."""
-    found = []
+    predictions = []
     for part in _parts(features, axis=0):
         scores = np.tensordot(part.astype(np.float32, copy=False), probes.weights, 1) + probes.bias
-        found.append(scores.argmax(-1))
-    return np.concatenate(found)
+        predictions.append(scores.argmax(-1))
+    return np.concatenate(predictions)
 
 
 @jax.jit

@@ -67,9 +67,9 @@ def mean_lpips(
     """
     weights, distances = load_lpips("alex", path), []
     for pair in pairs:
-        shown, made = (next(in_batches(part, batch_size)) for part in pair)
-        found = _lpips_program()(weights, images_to_float(made), images_to_float(shown))
-        distances.append(np.asarray(found)[: len(pair[0])])
+        originals, decoded = (next(in_batches(part, batch_size)) for part in pair)
+        values = _lpips_program()(weights, images_to_float(decoded), images_to_float(originals))
+        distances.append(np.asarray(values)[: len(pair[0])])
     return float(np.mean(np.concatenate(distances)))
 
 

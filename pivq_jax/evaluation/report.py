@@ -139,11 +139,11 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
     """Runs a stage: its metrics, or why it is left out; the names of its pictures; the seconds."""
     started, session.pictures = time.perf_counter(), []
     try:
-        made: dict[str, Any] = {"metrics": stage(session)}
+        outcome: dict[str, Any] = {"metrics": stage(session)}
     except InputError as error:
-        made = {"left_out": str(error)}
+        outcome = {"left_out": str(error)}
     seconds = round(time.perf_counter() - started, 1)
-    return made | {"pictures": session.pictures, "seconds": seconds}
+    return outcome | {"pictures": session.pictures, "seconds": seconds}
 
 
 def _origin(config: Config) -> list[Part]:

@@ -55,11 +55,11 @@ def reconstruction(session: Session) -> dict[str, Any]:
     parts: list[list[np.ndarray]] = []
     for batch, found, _ in encode_batches(model, test):
         rounded, originals = images_to_uint8(model.decode(found)), jnp.asarray(batch["image"])
-        seen, wanted = images_to_float(rounded), images_to_float(originals)
-        difference = jnp.mean(jnp.abs(seen - wanted), (1, 2, 3))
+        outputs, targets = images_to_float(rounded), images_to_float(originals)
+        difference = jnp.mean(jnp.abs(outputs - targets), (1, 2, 3))
         values = [found, psnr(rounded, originals, 255.0), difference]
         if has_windows:
-            values.append(ssim(seen, wanted))
+            values.append(ssim(outputs, targets))
         parts.append([np.asarray(value)[batch["mask"]] for value in values])
     codes, psnrs, differences, *similarities = map(np.concatenate, zip(*parts, strict=True))
     session.test_codes = codes
@@ -102,11 +102,11 @@ def distribution(session: Session) -> dict[str, Any]:
     averaged = average_pixels(session.pool, parents, session.settings.batch_size)
 
     def compare(features: Features) -> dict[str, Any]:
-        found: dict[str, Any] = {"sample_images": len(features.whole)}
-        found |= compare_images(real, features, k)
+        figures: dict[str, Any] = {"sample_images": len(features.whole)}
+        figures |= compare_images(real, features, k)
         if least > FEW_NEIGHBOURS != k:
-            found["k3"] = prdc(real.whole, features.whole, FEW_NEIGHBOURS)._asdict()
-        return found
+            figures["k3"] = prdc(real.whole, features.whole, FEW_NEIGHBOURS)._asdict()
+        return figures
 
     return {
         **compare(sampled),
@@ -124,13 +124,13 @@ def distribution(session: Session) -> dict[str, Any]:
 
 def copies(session: Session) -> dict[str, Any]:
     """Measures which share of samples, and of test images, is in one training image."""
-    made = session.decode(session.samples.codes[:COPIES])
+    sampled = session.decode(session.samples.codes[:COPIES])
     if jax.process_index():
         return {}  # as in `distribution`
     train, test = session.dataset.train, first_images(session.dataset.test, COPIES)
-    images = {"copied_share": made, "copied_share_test": images_of(test, range(len(test)))}
+    images = {"copied_share": sampled, "copied_share_test": images_of(test, range(len(test)))}
     both = np.concatenate([*images.values()])
-    shares = np.split(copied_share(both, session.batches_of(train)), [len(made)])
+    shares = np.split(copied_share(both, session.batches_of(train)), [len(sampled)])
     return {name: mean_share(each) for name, each in zip(images, shares, strict=True)}
 
 
@@ -150,9 +150,9 @@ def samples(session: Session) -> dict[str, Any]:
     """Draws samples, samples between their parents, samples of many parents, and interpolations;
     measures the speed of sampling.
     """
-    found, many = session.samples, min(4, len(session.pool_codes))
-    session.save("samples", pictures.grid(found.images, 8))
-    session.save("parents", found.between_parents(session.pool, SHOWN))
+    drawn, many = session.samples, min(4, len(session.pool_codes))
+    session.save("samples", pictures.grid(drawn.images, 8))
+    session.save("parents", drawn.between_parents(session.pool, SHOWN))
     mixed = session.recombined(16, session.key(Draw.MANY_PARENTS), many)
     session.save("many_parents", pictures.grid(mixed.images, 8))
     session.save("interpolations", _interpolations(session, 8, 9))
@@ -185,12 +185,12 @@ def _interpolations(session: Session, count: int, steps: int) -> pictures.Pixels
 
 def neighbours(session: Session) -> dict[str, Any]:
     """Draws samples beside their nearest training images, parents or not, to reveal copies."""
-    found, count = session.samples, len(session.training_images)
-    shown = min(10, len(found.images))
+    drawn, count = session.samples, len(session.training_images)
+    shown = min(10, len(drawn.images))
     sampled = session.sample_features.whole[:shown]
     if jax.process_index():
         return {}  # as in `distribution`
-    others = np.unique(found.parents[:shown])
+    others = np.unique(drawn.parents[:shown])
     searched = Subset(
         session.dataset.train, np.concatenate([np.arange(count), others[others >= count]])
     )
@@ -202,7 +202,7 @@ def neighbours(session: Session) -> dict[str, Any]:
     nearest = nearest_neighbours(sampled, features, near)
     rows = [
         np.concatenate([image[None], images_of(searched, row)])
-        for image, row in zip(found.images, nearest.indices, strict=False)
+        for image, row in zip(drawn.images, nearest.indices, strict=False)
     ]
     session.save("neighbours", pictures.grid(np.concatenate(rows), 2 * (near + 1)))
     return {"nearest_training_images": len(searched)}

@@ -41,7 +41,7 @@ def verdict(metrics: dict[str, Any]) -> list[str]:
     baselines = metrics.get("baselines") or {}
     real, averaged = (baselines.get(name) or {} for name in ("training images", "averaged pairs"))
     fid = fid_name(metrics)
-    found: dict[str, list[str]] = {GOOD: [], FAIR: [], BAD: [], SILENT: []}
+    names_by_kind: dict[str, list[str]] = {GOOD: [], FAIR: [], BAD: [], SILENT: []}
     weak = set()
     for name, title in {"fid": fid, **SPREAD, "rfid": f"r{fid}"}.items():
         reference = name.removeprefix("r") if name == "rfid" else name
@@ -50,10 +50,10 @@ def verdict(metrics: dict[str, Any]) -> list[str]:
             continue
         kind = _judge(*values, rises=name in SPREAD)
         value, best, worst = map(as_text, values)
-        found[kind].append(f"{title} {value} (real {best}, averaged {worst})")
+        names_by_kind[kind].append(f"{title} {value} (real {best}, averaged {worst})")
         if kind in (FAIR, BAD):
             weak.add(name)
-    said = [f"{kind}: {', '.join(listed)}." for kind, listed in found.items() if listed]
+    said = [f"{kind}: {', '.join(listed)}." for kind, listed in names_by_kind.items() if listed]
     if not said:
         reason = metrics.get("left_out", {}).get("distribution", "its references are missing")
         said = [f"Samples and reconstructions are not judged: {reason}."]

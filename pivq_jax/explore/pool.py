@@ -37,8 +37,8 @@ def encode_pool(model: TrainedModel, source: Source, factors: Sequence[str]) -> 
     end = math.inf
     with progress_bar(desc="encoding training images", total=len(images), unit="image") as bar:
         for batch, codes, _ in encode_batches(model, images):
-            found = codes, labels_of(batch, factors), shrink(batch["image"])
-            parts.append([np.asarray(x)[batch["mask"]] for x in found])
+            values = codes, labels_of(batch, factors), shrink(batch["image"])
+            parts.append([np.asarray(x)[batch["mask"]] for x in values])
             bar.update(len(parts[-1][0]))
             end = min(end, time.monotonic() + SECONDS)
             if time.monotonic() >= end:

@@ -292,10 +292,10 @@ def _route(name: str, find: Callable[[Request], Any], model: str) -> Route:
         try:
             if request.headers.get("x-model", model) != model:
                 raise HTTPException(409, "the server has another model now: reload the page")
-            found = await find(request)
-            if isinstance(found, bytes):
-                return Response(found, media_type="application/octet-stream")
-            return JSONResponse(_plain(found))
+            result = await find(request)
+            if isinstance(result, bytes):
+                return Response(result, media_type="application/octet-stream")
+            return JSONResponse(_plain(result))
         except HTTPException as error:
             return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         except InputError as error:

@@ -127,8 +127,8 @@ def _check_jpeg(content: bytes) -> None:
             scans += 1
             if scans > MAX_SCANS:
                 raise _refuse(f"it has more than {MAX_SCANS} scans")
-            found = _MARKER.search(content, end)
-            data += (found.start() if found else len(content)) - end
+            next_marker = _MARKER.search(content, end)
+            data += (next_marker.start() if next_marker else len(content)) - end
     # Each block of the brightness takes a bit at least; arithmetic codes may take less.
     if blocks and not arithmetic and 8 * data < blocks:
         raise _refuse(f"it is cut off: {data:,} bytes are too few for its size")

@@ -26,7 +26,7 @@ def encoded_images(
     none to yield.
     """
     size, batch_size = model.config.data.image_size, model.config.evaluate.batch_size
-    first, found = jax.process_index() == 0, False
+    first, any_read = jax.process_index() == 0, False
     with progress_bar(desc=doing, total=len(names), unit=" images", disable=not first) as bar:
         for start in range(0, len(names), batch_size):
             images = {}
@@ -37,10 +37,10 @@ def encoded_images(
                     if first:
                         bar.write(f"skipped: {error}")
             if images:
-                found = True
+                any_read = True
                 yield images, encode_split(model, [{"image": x} for x in images.values()])
             bar.update(len(batch))
-    if not found:
+    if not any_read:
         raise InputError(f"no readable image in {source}: see the lines above")
 
 

@@ -112,21 +112,23 @@ def initial_arrays(where: str, config: Config) -> Arrays:
     `where` is a workdir, a published model as in `from_pretrained`, or a safetensors file.
     """
     params, source, step = _read(where)
-    held, wanted = flatten_dict(params), flatten_dict(model_shapes(config))
+    source_params, shapes = flatten_dict(params), flatten_dict(model_shapes(config))
     init_step = config.init_step
-    taken, left = {}, []
-    for path in sorted(held.keys() | wanted.keys()):
+    taken, differing = {}, []
+    for path in sorted(source_params.keys() | shapes.keys()):
         name = "/".join(path)
-        there, here = (list(x[path].shape) if path in x else "none" for x in (held, wanted))
+        there, here = (
+            list(x[path].shape) if path in x else "none" for x in (source_params, shapes)
+        )
         if there != here:
-            left.append(f"{name}: {there} there, {here} here")
+            differing.append(f"{name}: {there} there, {here} here")
         elif path == CODEBOOK and init_step:
-            left.append(
+            differing.append(
                 f"{name}: k-means makes one at step {init_step} (--config.quantizer.init_at=0"
                 " keeps this one and quantizes from the first step)"
             )
         else:
-            taken[path] = np.asarray(held[path])
+            taken[path] = np.asarray(source_params[path])
     built = tuple(f"{name} = " for name in BUILT_FROM)
     fields = trained_differences(source.to_dict(), config)
     differences = ", ".join(field for field in fields if field.startswith(built))
@@ -135,12 +137,12 @@ def initial_arrays(where: str, config: Config) -> Arrays:
             f"nothing in {where} fits this config (it has {differences or 'other arrays'}): choose"
             " the same, or leave --init_from out"
         )
-    count, total = (sum(x.size for x in arrays.values()) for arrays in (taken, wanted))
+    count, total = (sum(x.size for x in arrays.values()) for arrays in (taken, shapes))
     print_once(
-        f"starting from {where}, step {step}: {len(taken)} of {len(wanted)} arrays are taken,"
+        f"starting from {where}, step {step}: {len(taken)} of {len(shapes)} arrays are taken,"
         f" {count:,} of {total:,} parameters" + (f"; it has {differences}" if differences else "")
     )
-    for line in left:
+    for line in differing:
         print_once(f"  not taken: {line}")
     return taken
 

@@ -29,19 +29,19 @@ def load_prior(
     None if there is none, or it is of another model or step, whose codes mean something else.
     Raises InputError if its description or its checkpoint is damaged.
     """
-    held = read_object(directory / DESCRIPTION)
-    if held.get("model_step") != model_step:
+    saved = read_object(directory / DESCRIPTION)
+    if saved.get("model_step") != model_step:
         return None
     try:
-        if held["codebook"] != checksum(codebook):
+        if saved["codebook"] != checksum(codebook):
             return None
-        settings = prior_settings({name: held[name] for name in dict(PriorConfig())})
+        settings = prior_settings({name: saved[name] for name in dict(PriorConfig())})
     except (KeyError, InputError) as error:
         raise InputError(
             f"{directory / DESCRIPTION} is damaged ({brief(error)}): delete {directory}"
         ) from error
     network = build_prior(space, settings)
-    wanted = {
+    shapes = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
         "best": parameter_shapes(network),
         "best_bits": jax.ShapeDtypeStruct((), jnp.float32),
@@ -49,7 +49,7 @@ def load_prior(
     with Checkpoints(directory, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             return None
-        state = restore_prior(checkpoints, wanted, directory)
+        state = restore_prior(checkpoints, shapes, directory)
     if not np.isfinite(float(state["best_bits"])):  # stopped before its first validation
         return None
     finished = int(state["step"]) >= settings.steps

@@ -76,8 +76,8 @@ def encode_labelled(
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
     parts, count = [], model.space.num_codes if latents else 0
     for batch, codes, all_latents in encode_batches(model, source, batch_size):
-        found = codes, all_latents[:, :count], labels_of(batch, names)
-        parts.append([np.asarray(x)[batch["mask"]] for x in found])
+        values = codes, all_latents[:, :count], labels_of(batch, names)
+        parts.append([np.asarray(x)[batch["mask"]] for x in values])
     return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
@@ -104,10 +104,10 @@ def decode_batches(
     model: TrainedModel, codes: np.ndarray, batch_size: int | None = None
 ) -> Iterator[np.ndarray]:
     """Decodes codes [M, N] in batches; yields uint8 [m, H, W, 3]."""
-    left = len(codes)
+    remaining = len(codes)
     for batch in in_batches(codes, batch_size or model.config.evaluate.batch_size):
-        yield np.asarray(images_to_uint8(model.decode(batch)))[:left]
-        left -= len(batch)
+        yield np.asarray(images_to_uint8(model.decode(batch)))[:remaining]
+        remaining -= len(batch)
 
 
 def decode_batched(

@@ -253,8 +253,8 @@ class TrainedModel:
         """
         checked, table = self._checked(codes), self._factor_table
         assert self.labels
-        wanted = self.labels.wanted(**changes)
-        return edits.edit(self.space, self.codebook, checked, wanted, table, self.lift)
+        targets = self.labels.wanted(**changes)
+        return edits.edit(self.space, self.codebook, checked, targets, table, self.lift)
 
     def log_lift(self, codes: Array) -> jax.Array:
         """Computes the log lift of all pairs of codes, float32 [K, K]; see `sampling.log_lift`.

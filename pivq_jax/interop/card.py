@@ -34,8 +34,8 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
     }
     new = licence = measured = ""
     if parents:
-        made = "new = model.decode(model.sample(jax.random.key(0), 16))"
-        new = f"{made}  # of {parents:,} images' codes\n"
+        command = "new = model.decode(model.sample(jax.random.key(0), 16))"
+        new = f"{command}  # of {parents:,} images' codes\n"
     if terms := TERMS.get(data["name"]):
         metadata["license"] = terms.identifier
         licence = f"\n## Licence\n\n{terms.text}\n"

@@ -123,12 +123,12 @@ def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = No
 
 def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | None]:
     """Reads the codes of images, int32 [M, N], and labels, if any; refuses another model's."""
-    held, metadata = read_header(path, _REMEDY)
-    whole = held.keys() in ({CODES}, {CODES, LABELS})
-    if not whole or held[CODES].ndim != 2 or not held[CODES].size:
+    shapes, metadata = read_header(path, _REMEDY)
+    whole = shapes.keys() in ({CODES}, {CODES, LABELS})
+    if not whole or shapes[CODES].ndim != 2 or not shapes[CODES].size:
         raise InputError(f"{path} does not hold the codes of images: {_REMEDY}")
     # Before what may be larger than the memory is read.
-    if (largest := max(array.size for array in held.values())) > MOST_CODES:
+    if (largest := max(array.size for array in shapes.values())) > MOST_CODES:
         raise InputError(f"{path} holds {largest:,} numbers, more than {MOST_CODES:,}: {_REMEDY}")
     arrays = read_safetensors(path, _REMEDY)
     try:
@@ -162,9 +162,11 @@ def read_prior(path: Path, space: CodeSpace) -> Prior:
     """
     shapes, metadata = read_header(path, _REMEDY)
     try:
-        held = dict(json.loads(metadata[PRIOR_KEY]))
-        settings = prior_settings({name: held[name] for name in SIZES})  # it may hold any number
-        network, bits = build_prior(space, settings), float(held["bits"])
+        description = dict(json.loads(metadata[PRIOR_KEY]))
+        settings = prior_settings(
+            {name: description[name] for name in SIZES}
+        )  # it may hold any number
+        network, bits = build_prior(space, settings), float(description["bits"])
         if not math.isfinite(bits):
             raise ValueError(f"bits = {bits}")
         params = parameter_shapes(network)

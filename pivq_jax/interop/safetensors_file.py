@@ -43,10 +43,10 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
             " with safetensors.torch.save_file"
         )
     remedy = "give a file of pivq_jax.convert or save_pretrained"
-    held, metadata = read_header(path, remedy)
+    header, metadata = read_header(path, remedy)
     description, config = check_description(metadata.get(KEY, ""), path)
     shapes = model_shapes(config, str(path))
-    check_state_dict(held, shapes, str(path))  # before what may be larger than the memory is read
+    check_state_dict(header, shapes, str(path))  # before what may be larger than the memory is read
     arrays = read_safetensors(path, remedy)
     params = from_torch(arrays, shapes, str(path))
     if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:

@@ -35,15 +35,15 @@ def pair_off(cost: jax.Array) -> jax.Array:
     def turn(state: State) -> State:
         columns, taken, _ = state
         out = (columns >= 0)[..., None] | taken[:, None, :]
-        left = jnp.where(out, jnp.inf, cost)
-        low = jnp.min(left, axis=2, keepdims=True)
-        wish = jnp.min(jnp.where(left == low, columns_iota, num_columns), axis=2)
+        available = jnp.where(out, jnp.inf, cost)
+        low = jnp.min(available, axis=2, keepdims=True)
+        wish = jnp.min(jnp.where(available == low, columns_iota, num_columns), axis=2)
         wished = (columns_iota == wish[..., None]) & (low < jnp.inf)
-        offer = jnp.where(wished, left, jnp.inf)
+        offer = jnp.where(wished, available, jnp.inf)
         best = jnp.min(offer, axis=1, keepdims=True)
         # No row may request the column at a lower cost later. A row that now requests another,
         # cheaper column may lose that one, so only the column's cheapest row of all wins.
-        favourite = jnp.min(left, axis=1, keepdims=True)
+        favourite = jnp.min(available, axis=1, keepdims=True)
         wins = wished & (offer == best) & (best == favourite)
         first = jnp.min(jnp.where(wins, rows_iota[:, None], num_rows), axis=1)
         wins = wins & (rows_iota[:, None] == first[:, None, :])

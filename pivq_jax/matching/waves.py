@@ -179,12 +179,12 @@ def _end_searches(
     sink = jnp.where(augments & settled[:, None], sink, num_columns)
     row4col, col4row = _flip(sink, root, pred, state.chain, row4col, col4row)
     offers = Offers(row4col, col4row, v)
-    left = jnp.any(col4row < 0, axis=1)
+    unmatched = jnp.any(col4row < 0, axis=1)
     return state._replace(
         distance=jnp.where(settled[:, None], _INF, distance),
         u=jnp.where(settled[:, None], _row_duals(cost, offers), state.u),
         offers=offers,
-        live=state.live & jnp.where(settled, augmented & left, True),
+        live=state.live & jnp.where(settled, augmented & unmatched, True),
         searches=state.searches + 1,
     )
 

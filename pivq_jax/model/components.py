@@ -42,8 +42,8 @@ class Layout(NamedTuple):
         places = np.where(numbers < runs[1:, None], numbers, config.num_components)
         bits = np.arange(codes)[:, None] >> np.arange(config.code_dim - length) & 1
         tags = np.where(bits, TAG, -TAG).astype(np.float32)
-        held = np.flatnonzero(places < config.num_components)
-        return cls(component_side(image_size), runs[:-1], length, places, held, tags)
+        used = np.flatnonzero(places < config.num_components)
+        return cls(component_side(image_size), runs[:-1], length, places, used, tags)
 
 
 class Components(nn.Module):

@@ -120,8 +120,8 @@ def own_entries(latents: jax.Array, size: int, key: jax.Array) -> jax.Array:
     Those of latent n are n size / N and the following ones.
     """
     keys = jax.random.split(key, latents.shape[1])
-    each = jax.lax.map(
+    codebooks = jax.lax.map(
         lambda x: initial_codebook(x[0], size // latents.shape[1], x[1]),
         (latents.swapaxes(0, 1), keys),
     )
-    return each.reshape(size, -1)
+    return codebooks.reshape(size, -1)

@@ -73,9 +73,9 @@ def _look_up_backward(saved: Pair, cotangent: jax.Array) -> tuple[jax.Array, Non
     codebook, indices = saved
     add = partial(_add_rows, len(codebook))
     # XLA fuses one-hot rows with their product on a TPU alone. Batches are split over all devices.
-    held = indices.size * len(codebook) / jax.device_count()
+    elements = indices.size * len(codebook) / jax.device_count()
     count = indices.shape[1]
-    fitting = (n for n in range(1, count) if count % n == 0 and n >= held / LARGEST_ONE_HOT)
+    fitting = (n for n in range(1, count) if count % n == 0 and n >= elements / LARGEST_ONE_HOT)
     parts = next(fitting, count)
     gradient = jax.lax.platform_dependent(
         indices,

@@ -35,12 +35,12 @@ def known_sets(session: Session) -> np.ndarray:
 
 def describe_prior(session: Session) -> dict[str, Any]:
     """Measures the prior of a model on the test split, and draws sets and completions."""
-    made = {"test images": session.test_codes, "recombined": session.samples.codes}
-    made |= {
+    codes_by_name = {"test images": session.test_codes, "recombined": session.samples.codes}
+    codes_by_name |= {
         f"temperature {t:g}": draw_sets(session, session.settings.samples, t) for t in TEMPERATURES
     }
     sets, known = {}, known_sets(session)
-    for name, codes in made.items():
+    for name, codes in codes_by_name.items():
         nearest, shared = nearest_sets(session.model.space, codes, known)
         sets[name] = {
             "sets": len(codes),
@@ -119,6 +119,6 @@ def _completions(session: Session) -> Pixels:
     rows = [whole]
     for i, fraction in enumerate(GIVEN):
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))
-        made = session.model.complete_sets(given, jax.random.fold_in(key_drawn, i))
-        rows.append(np.asarray(made))
+        completions = session.model.complete_sets(given, jax.random.fold_in(key_drawn, i))
+        rows.append(np.asarray(completions))
     return grid(session.decode(np.concatenate(rows)), len(whole))

@@ -66,7 +66,7 @@ def train_prior(
     SIGTERM raise Interrupted, once a checkpoint is written.
     """
     images = {"data": data, "codes": checksum(train)}
-    wanted = {"model_step": model_step, "codebook": checksum(codebook), **images, **settings}
+    expected = {"model_step": model_step, "codebook": checksum(codebook), **images, **settings}
     network = build_prior(space, settings)
     everywhere = replicated(make_mesh())
     create, step_of, validate = _programs(network, settings, seed)
@@ -79,17 +79,17 @@ def train_prior(
         stop_requests() as asked,
     ):
         newest = checkpoints.latest_step()
-        held = read_object(directory / DESCRIPTION)
+        description = read_object(directory / DESCRIPTION)
         # The same images, of which elsewhere some codes differ, or the same codes, with labels now.
-        if any(held.get(name) == value for name, value in images.items()):
-            held |= images
-        if newest is not None and held != wanted:
+        if any(description.get(name) == value for name, value in images.items()):
+            description |= images
+        if newest is not None and description != expected:
             raise InputError(
                 f"{directory} holds a prior of other codes or settings: delete {directory} to train"
                 " anew"
             )
         if jax.process_index() == 0:
-            write_json(directory / DESCRIPTION, wanted)
+            write_json(directory / DESCRIPTION, expected)
         if newest is None:
             state = jax.jit(create, out_shardings=everywhere)()
         else:
@@ -108,11 +108,13 @@ def train_prior(
                 )
             if due:
                 state = validate(state, validation)
-                left = (time.perf_counter() - started) / (step - first) * (settings.steps - step)
+                seconds_left = (
+                    (time.perf_counter() - started) / (step - first) * (settings.steps - step)
+                )
                 print_once(
                     f"step {step:>6}/{settings.steps}  {float(bits):6.2f} bits a set,"
                     f" best of validation {float(state.best_bits):6.2f}"
-                    f"  ETA {format_duration(left)}"
+                    f"  ETA {format_duration(seconds_left)}"
                 )
             if due or stop:
                 checkpoints.save(step, state, {})

@@ -38,10 +38,10 @@ class Labels(NamedTuple):
         check_values(self.factors, changes)
         result = np.full(len(self.factors), -1, np.int32)
         for name, value in changes.items():
-            factor, wanted = list(self.factors).index(name), self.factors[name].index(value)
-            if not np.any(self.values[:, factor] == wanted):  # nothing is known of its codes
+            factor, index = list(self.factors).index(name), self.factors[name].index(value)
+            if not np.any(self.values[:, factor] == index):  # nothing is known of its codes
                 raise ValueError(f"no training image shows {name}={value}")
-            result[factor] = wanted
+            result[factor] = index
         return result
 
 
@@ -145,8 +145,8 @@ def edit(
     stays = jnp.all(evidence >= LEAST_EVIDENCE, axis=-1)
     cost = jnp.where(stays[..., None] & ~itself, jnp.inf, cost)
     if space.own_entries:
-        each = alternatives.shape[1]
-        cost = jnp.where(codes[..., None] // each == every // each, cost, jnp.inf)
+        entries = alternatives.shape[1]
+        cost = jnp.where(codes[..., None] // entries == every // entries, cost, jnp.inf)
     shared = space.distinct and not space.own_entries
     columns = match(cost, space.method).columns if shared else jnp.argmin(cost, axis=-1)
     return space.canonical(columns.astype(jnp.int32))

@@ -56,8 +56,8 @@ def informative_codes(
     for column, values in zip(labels.T, factors.values(), strict=True):
         labelled = is_known(column, values)
         pairs = (np.int64(len(values)) * held + column[images])[labelled[images]]
-        found = np.bincount(pairs, minlength=size * len(values))
-        counts.append(found.reshape(size, len(values)))
+        counted = np.bincount(pairs, minlength=size * len(values))
+        counts.append(counted.reshape(size, len(values)))
         known.append(column[labelled])
     bits = np.stack([_mutual_information(*each) for each in zip(counts, known)], axis=1)
     # 2 M ln 2 times the information is chi-squared if code and factor are independent (G-test).

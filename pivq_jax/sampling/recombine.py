@@ -154,9 +154,9 @@ def recombine_at_random(
         ValueError: as `recombine` does.
     """
     key_parents, key_mix = jax.random.split(key)
-    found = near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
+    group_indices = near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
     fraction = _check_fraction(fraction, parents)
-    groups, mixed = np.asarray(found), []
+    groups, mixed = np.asarray(group_indices), []
     for start in range(0, count, batch_size):
         # The last batch is filled up, so that all have the same shape.
         rows = np.arange(start, start + batch_size) % count

@@ -238,10 +238,12 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # remote storage may not answer
                 self._manager.reload()
             whole = self._manager.all_steps()
-            left = f"that of step {max(whole)} is whole" if whole else "there is none before it"
+            remaining = (
+                f"that of step {max(whole)} is whole" if whole else "there is none before it"
+            )
             raise OSError(
                 f"a checkpoint could not be written in {self.directory} ({brief(error)});"
-                f" {left}; with more space the same command continues"
+                f" {remaining}; with more space the same command continues"
             ) from error
 
     def __enter__(self) -> "Checkpoints":
@@ -294,8 +296,8 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
             self._scores[step] = progress[SCORE]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        held = [(self._scores[x.step], x.step) for x in checkpoints if x.step in self._scores]
-        best = {step for _, step in heapq.nlargest(self._count, held)}
+        scored = [(self._scores[x.step], x.step) for x in checkpoints if x.step in self._scores]
+        best = {step for _, step in heapq.nlargest(self._count, scored)}
         return [x.step in best for x in checkpoints]
 
 

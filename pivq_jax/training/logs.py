@@ -214,8 +214,8 @@ class TensorBoard:
             if not is_remote(self._directory):
                 raise
             if not self._complained:
-                what = f"{self._directory} is not written, and the run goes on: {brief(error)}"
-                print(what, file=sys.stderr, flush=True)
+                message = f"{self._directory} is not written, and the run goes on: {brief(error)}"
+                print(message, file=sys.stderr, flush=True)
             self._complained = True
 
 

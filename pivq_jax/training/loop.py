@@ -216,8 +216,8 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
             compiles = step == first_step or phase != phase_at(config, step - 1)
             if compiles:  # in silence, for minutes on a slow machine
                 print_once(f"step {step:6}: compiling the {phase.name.lower()} training step")
-            what = opening if step == first_step else "start"
-            with clock.on(what, state) if compiles else contextlib.nullcontext():
+            purpose = opening if step == first_step else "start"
+            with clock.on(purpose, state) if compiles else contextlib.nullcontext():
                 state = _initialize_or_revive_codebook(run, state, step, images)
                 if compiles and log:
                     lowered = run.steps.train.lower(state, images, run.networks, phase)

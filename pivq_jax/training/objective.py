@@ -266,8 +266,8 @@ class Objective:
             shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
             x, y = (jnp.roll(image, shift, (1, 2)) for image in (x, y))
         network = weights.perceptual_network
-        each = self.lpips(networks[network], x, y, network)
-        metrics["lpips"] = jnp.mean(each)
+        distances = self.lpips(networks[network], x, y, network)
+        metrics["lpips"] = jnp.mean(distances)
         return total + weights.perceptual * metrics["lpips"], metrics
 
     def _other_losses(

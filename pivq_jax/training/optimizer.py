@@ -57,8 +57,8 @@ def make_optimizer(
             optax.add_decayed_weights(decay),
             optax.scale_by_learning_rate(learning_rate_schedule(config, steps, peak)),
         )
-        each = {"muon": muon, "adamw": adamw, "fixed": optax.set_to_zero()}
-        inner = optax.partition(each, optimizer_labels)
+        optimizers = {"muon": muon, "adamw": adamw, "fixed": optax.set_to_zero()}
+        inner = optax.partition(optimizers, optimizer_labels)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
 
 

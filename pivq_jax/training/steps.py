@@ -168,8 +168,8 @@ class Steps:
 
         def add(total: Gradients, part: tuple[jax.Array, jax.Array]) -> tuple[Gradients, None]:
             number, images = part
-            found = of_part(images, jax.random.fold_in(key, number))
-            return jax.tree.map(jnp.add, total, found), None
+            gradients = of_part(images, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, total, gradients), None
 
         shapes = jax.eval_shape(of_part, parts[0], key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -184,8 +184,8 @@ class Steps:
     def _reconstruct(self, params: Params, images: jax.Array, quantize: bool) -> jax.Array:
         """Reconstructs images uint8 [B, H, W, 3]; without quantization in the continuous phase."""
         method = None if quantize else "autoencode"
-        made, _ = self._objective.apply(params, images_to_float(images), method=method)
-        return images_to_uint8(made)
+        reconstructed, _ = self._objective.apply(params, images_to_float(images), method=method)
+        return images_to_uint8(reconstructed)
 
     def _find_components(self, state: TrainState, images: jax.Array) -> TrainState:
         """Sets the encoder's principal components to those of images uint8 [M, B, H, W, 3]."""
@@ -195,8 +195,10 @@ class Steps:
         def flatten(images: jax.Array) -> jax.Array:
             return shrunk(images_to_float(images), side)
 
-        found = {"encoder": principal_components(images, flatten, count, key)}
-        return state.replace(params=state.params | found, ema_params=state.ema_params | found)
+        components = {"encoder": principal_components(images, flatten, count, key)}
+        return state.replace(
+            params=state.params | components, ema_params=state.ema_params | components
+        )
 
     def _initialise(self, state: TrainState, latents: jax.Array) -> TrainState:
         """Initializes the codebook from the latents of many batches, float32 [M, B, N, D].
@@ -253,12 +255,12 @@ def with_arrays(state: TrainState, arrays: Arrays) -> TrainState:
     """Replaces some of the parameters, and their averages, of a state before the first step."""
 
     def replace(params: Params) -> Params:
-        held = flatten_dict(params)
+        initial = flatten_dict(params)
         # Copies, as steps reuse the memory of their state.
         placed = {
-            path: jax.device_put(array, held[path].sharding, may_alias=False)
+            path: jax.device_put(array, initial[path].sharding, may_alias=False)
             for path, array in arrays.items()
         }
-        return unflatten_dict(held | placed)
+        return unflatten_dict(initial | placed)
 
     return state.replace(params=replace(state.params), ema_params=replace(state.ema_params))
