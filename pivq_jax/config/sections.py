@@ -136,7 +136,7 @@ class ModelConfig(Section):
         one_of(ENCODERS),
     )
     num_components: int = setting(
-        512, "P, principal components of an image, for those of the encoder", between(2, 16_384)
+        512, "principal components of an image, for those of the encoder", between(2, 16_384)
     )
     num_codes: int = setting(32, "N, codes per image", between(1, 65_536))
     code_dim: int = setting(32, "D, size of a latent or codebook entry", between(2, 16_384))
@@ -164,7 +164,7 @@ class ModelConfig(Section):
 
     @property
     def runs(self) -> list[int]:
-        """The first principal component of each latent, and P: N + 1 numbers.
+        """The first principal component of each latent, and `num_components`: N + 1 numbers.
 
         Lengths grow linearly, about as the variances of components of faces ask for equal bits.
         """

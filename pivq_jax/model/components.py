@@ -30,8 +30,8 @@ class Layout(NamedTuple):
     side: int  # pixels of the images whose components are taken
     starts: np.ndarray  # int [N], the first component of each latent
     length: int  # the most components of a latent
-    places: np.ndarray  # int [N, length], the component of each number; P: none, a zero
-    held: np.ndarray  # int [P], where `places`, flat, have each component
+    places: np.ndarray  # int [N, length], the component of each number; C: none, a zero
+    held: np.ndarray  # int [C], where `places`, flat, have each component
     tags: np.ndarray  # float32 [N, D - length], the number of each latent, in signs
 
     @classmethod
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 class Components(nn.Module):
-    """The components of images of any size, [F, P] with F = 3 `side`^2."""
+    """The C components of images of any size, [F, C] with F = 3 `side`^2."""
 
     config: ModelConfig
     image_size: int
