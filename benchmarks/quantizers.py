@@ -5,16 +5,14 @@
 Trains --config with each kind of quantizer, number of codes and seed for --steps, with the codebook
 from a quarter of them on, each in a folder of --output. Finished runs are not repeated, so the same
 command goes on after an interruption; `taskset -c 0` before it gives a run one core. Prints the
-mean and standard deviation over seeds of each metric (docs/metrics.md). With several numbers of
-codes it draws rate_distortion.png: PSNR and LPIPS against the capacity of an image. (Marginal bits
-of sets and of sequences are different bounds.)
+mean and standard deviation over seeds of each metric (docs/metrics.md). (Marginal bits of sets and
+of sequences are different bounds.)
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from benchmarks.common import markdown, parser_for, spread
@@ -70,29 +68,8 @@ def table(runs: Runs) -> str:
     return markdown(["", *(f"{kind}, N = {count}" for kind, count in runs)], lines)
 
 
-def plot(runs: Runs, path: Path) -> None:
-    """Draws a curve for each kind."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
-    for axes, (title, name) in zip(panels, (("PSNR dB", "psnr"), ("LPIPS", "lpips")), strict=True):
-        for kind in KINDS:
-            curve = [seeds for (of, _), seeds in runs.items() if of == kind]
-            bits, values = (
-                [mean(run[x] for run in y) for y in curve] for x in ("ceiling_bits", name)
-            )
-            axes.plot(bits, values, marker="o", label=kind)
-        axes.set(xlabel="capacity, bits", ylabel=title)
-    panels[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
-    """Trains what is missing, prints the table and draws the picture."""
+    """Trains what is missing and prints the table."""
     parser = parser_for(__doc__)
     parser.add_argument("--codes", type=int, nargs="+", default=[16], help="numbers of codes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -115,8 +92,6 @@ def main() -> None:
                 metrics = train(options.config, fields, workdir)
                 runs.setdefault((kind, count), []).append(metrics)
     print(table(runs))
-    if len(options.codes) > 1:
-        plot(runs, options.output / "rate_distortion.png")
 
 
 if __name__ == "__main__":

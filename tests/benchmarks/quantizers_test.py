@@ -44,7 +44,6 @@ def trained(monkeypatch, tmp_path):
 def test_each_kind_number_and_seed_is_trained_once(trained, monkeypatch, tmp_path, capsys):
     given = ["quantizers", f"--output={tmp_path}", "--codes", "8", "16", "--seeds", "0", "1"]
     monkeypatch.setattr(sys, "argv", given)
-    monkeypatch.setattr(quantizers, "plot", lambda runs, path: None)
     quantizers.main()
     keys = {(x["quantizer.kind"], x["model.num_codes"], x["seed"]) for x in trained}
     assert len(keys) == len(trained) == 3 * 2 * 2
