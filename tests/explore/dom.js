@@ -105,6 +105,9 @@ globalThis.document = {
   querySelector: () => [...elements.values()].find(({ open }) => open) ?? null,
   addEventListener() {},
 };
+globalThis.IntersectionObserver = class {
+  observe() {}
+};
 globalThis.ImageData = class {
   constructor(width, height = width) {
     Object.assign(this, { width, height, data: new Uint8ClampedArray(4 * width * height) });

@@ -13,6 +13,7 @@ from tests.explore.browser import (
     codes_of,
     drop,
     pairs_of,
+    settle,
 )
 
 pytestmark = pytest.mark.slow
@@ -126,6 +127,26 @@ def test_the_face_and_errors_are_on_the_screen_beside_the_codes_of_a_telephone(o
     page.get_by_role("button", name="Close").click()
     face, codes = page.locator("#image").bounding_box(), pair.bounding_box()
     assert face["y"] + face["height"] < codes["y"]  # it covers nothing that is tapped
+
+
+def test_the_face_is_shown_again_beside_the_codes_of_a_wide_screen(open_page):
+    width, height = 1400, 700
+    page = open_page(size=(width, height))
+    again = page.locator("#image-beside")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#image").scroll_into_view_if_needed()
+    again.wait_for(state="hidden")  # the face is in sight
+    page.locator("#slots .pair").last.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 10_000)
+    again.wait_for()
+    box = again.bounding_box()
+    assert 150 < box["width"] and box["x"] + box["width"] <= width
+    assert box["y"] >= 0 and box["y"] + box["height"] <= height
+    pixels = "one => one.toDataURL()"
+    before = again.evaluate(pixels)
+    page.locator("#slots .pair").first.click()
+    settle(page)
+    assert before != again.evaluate(pixels) == page.locator("#image").evaluate(pixels)
 
 
 def test_what_is_tapped_on_a_telephone_is_large_enough(open_page):

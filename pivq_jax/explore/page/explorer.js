@@ -23,6 +23,7 @@ import { Strip } from "./strip.js";
 const SETTLED = 200; // milliseconds without a change, until link, effects and nearest image follow
 const ASK_AGAIN = 1_000; // milliseconds, how far the work in the background is
 const IMAGES = "image/png,image/jpeg,image/webp";
+const IN_SIGHT = 0.9; // of the face: below that, it is shown again in a corner
 const FAR_BELOW = 6; // dB: an image whose codes hold so much less of it is unlike the training images
 const CODES = ".pivq";
 
@@ -121,6 +122,10 @@ class Explorer {
 
   #listen() {
     const on = (id, event, act) => find(id).addEventListener(event, act);
+    new IntersectionObserver(
+      ([face]) => (find("image-beside").hidden = face.intersectionRatio >= IN_SIGHT),
+      { threshold: IN_SIGHT },
+    ).observe(find("image"));
     on("undo", "click", () => this.#go(-1));
     on("redo", "click", () => this.#go(1));
     on("new-face", "click", () => this.#act(() => this.#newFace()));
@@ -346,6 +351,7 @@ class Explorer {
           const [image] = await this.#backend.decode([codes]);
           this.#decoded = { codes, image };
           paint(find("image"), image, `Decoded: ${find("exchanged").textContent}`);
+          paint(find("image-beside"), image, "");
           if (!this.#model.factors.length) continue;
           this.#factors.show(await this.#backend.readFactors(codes));
         }
