@@ -140,7 +140,7 @@ def test_the_face_is_shown_again_beside_the_codes_of_a_wide_screen(open_page):
     page.mouse.wheel(0, 10_000)
     again.wait_for()
     box = again.bounding_box()
-    assert 150 < box["width"] and box["x"] + box["width"] <= width
+    assert box["width"] > 150 and box["x"] + box["width"] <= width
     assert box["y"] >= 0 and box["y"] + box["height"] <= height
     pixels = "one => one.toDataURL()"
     before = again.evaluate(pixels)
