@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import tomllib
-from functools import partial
 from pathlib import Path
 
 import numpy.typing
@@ -20,7 +19,6 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]
 
 import reference  # noqa: E402
-from build_explorer import build  # noqa: E402
 
 import pivq_jax  # noqa: E402
 
@@ -30,7 +28,7 @@ REPOSITORY = PROJECT.get("urls", {}).get("Repository", "").rstrip("/")
 project = "pivq_jax"
 author = copyright = "pivq_jax contributors"
 version = release = pivq_jax.__version__
-exclude_patterns = ["_build", "explorer", "jupyter_execute"]
+exclude_patterns = ["_build", "jupyter_execute"]
 extensions = [
     "myst_nb",
     "reference",
@@ -126,12 +124,7 @@ def setup(app) -> None:
     def include_read(app, path: Path, docname: str, content: list[str]) -> None:
         content[0] = site_links(content[0], (DOCS / path).resolve().parent)
 
-    def carry_explorer(app, exception: Exception | None) -> None:
-        if exception is None and app.builder.name == "html":
-            build(partial(pivq_jax.from_pretrained, "toon_faces"), Path(app.outdir) / "explorer")
-
     app.connect("autodoc-skip-member", skip)
-    app.connect("build-finished", carry_explorer)
     app.connect("autodoc-process-docstring", close_literals)
     app.connect("autodoc-process-signature", shorten)
     app.connect("source-read", source_read)

@@ -1,4 +1,4 @@
-"""python -m pivq_jax.convert --from=WORKDIR --to=DIR, to and from model.safetensors, or to ONNX
+"""python -m pivq_jax.convert --from=WORKDIR --to=DIR, to and from model.safetensors
 
 Publishes a trained run as a directory for pivq_jax.from_pretrained and --pretrained. It holds the
 averaged weights, a model card, the prior if there is one, and the codes of the first 10,000 images
@@ -19,14 +19,6 @@ every mode of pivq_jax.main and pivq_jax.load can open.
 A published model, or one of the package by its name (--from=toon_faces), becomes such a file, too,
 or a published model in another directory.
 
-Runs, published models and such files can be converted to ONNX, for other runtimes and browsers:
-
-    python -m pivq_jax.convert --from=runs/toon_faces --to=exported/toon_faces.onnx
-
-writes toon_faces.encoder.onnx (images to latents), toon_faces.decoder.onnx (code vectors to images)
-and toon_faces.codes.safetensors (the codebook and the codes of the first --training_codes training
-images of the run, which are the parents of new images) to exported/. Needs `pip install onnx`.
-
 A file written by PyTorch needs the config in its metadata:
 
     description = {"config": json.load(open("runs/toon_faces/config.json"))}
@@ -43,19 +35,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pivq_jax.common import files, hub
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.common.params import Params
-from pivq_jax.config.description import without_paths
-from pivq_jax.inference import POOL_IMAGES, encode_split, with_parents
+from pivq_jax.inference import POOL_IMAGES, with_parents
 from pivq_jax.inference.opening import data_of, from_pretrained, load
 from pivq_jax.interop import pretrained
-from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
-from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.safetensors_file import config_of_run, pack_model, read_model
 from pivq_jax.training.checkpoints import Checkpoints, check_place
 from pivq_jax.training.steps import Steps
@@ -120,15 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     add(
         "--to",
         dest="target",
-        help="a directory, *.safetensors or *.onnx; from *.safetensors, a new workdir or *.onnx",
+        help="a directory or *.safetensors; from *.safetensors, a new workdir",
     )
     add("--push", metavar="OWNER/NAME", help="upload the published model to the hub")
-    add(
-        "--training_codes",
-        type=int,
-        metavar="COUNT",
-        help=f"for *.onnx: training images whose codes are included ({POOL_IMAGES}; 0: none)",
-    )
     add("--data_path", default="", metavar="DIR", help="the run's data, if it is elsewhere now")
     options = parser.parse_args(arguments)
     if not options.target and not options.push:
@@ -138,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     target = files.local_path(options.target or options.source)
-    to_onnx, to_file = target.suffix == ".onnx", target.suffix == ".safetensors"
+    to_file = target.suffix == ".safetensors"
     from_file = options.source.endswith(".safetensors") or files.expanded(options.source).is_file()
     source = files.local_path(options.source) if from_file else files.as_path(options.source)
     if not from_file and not source.is_dir():
@@ -146,25 +127,15 @@ def _convert(options: argparse.Namespace) -> int:
     from_run = source.is_dir() and not hub.is_published(source)
     if options.push:
         hub.check_upload(options.push)
-        if from_file or to_file or to_onnx:
+        if from_file or to_file:
             raise InputError(
                 "--push uploads a published model: give --from=WORKDIR with --to=DIR, or the DIR of"
                 " one as --from"
             )
-    if (count := options.training_codes) is not None:
-        if from_file or not to_onnx:
-            raise InputError("--training_codes is for a model with images that becomes *.onnx")
-        if count < 0:
-            raise InputError(f"--training_codes={count} is negative: 0 includes none")
-    no_run = not from_run and (to_onnx or source.is_dir())
+    no_run = not from_run and source.is_dir()
     no_images = not options.target or to_file or from_file or no_run
     if options.data_path and no_images:
         raise InputError("--data_path is for a run whose training images are read: leave it out")
-    if to_onnx:
-        write_onnx(target, *_model_for_onnx(options, source, from_file, from_run))
-        names = ", ".join(file.name for file in onnx_paths(target))
-        print(f"{names} in {target.parent} hold the model of {options.source}")
-        return 0
     if options.target:
         if from_file and not to_file:
             workdir_from_file(source, target)
@@ -187,27 +158,6 @@ def _convert(options: argparse.Namespace) -> int:
         pretrained.read_pretrained(published)  # nothing damaged is published
         print(f"uploaded to {hub.upload(published, options.push)}")
     return 0
-
-
-def _model_for_onnx(
-    options: argparse.Namespace, source: Path, from_file: bool, from_run: bool
-) -> tuple[Params, dict[str, Any], np.ndarray | None]:
-    """Reads a file, a run or a published model: parameters, description and codes of images."""
-    import_onnx()
-    if from_file:
-        return *read_model(source), None
-    model = load(source) if from_run else from_pretrained(options.source)
-    count = POOL_IMAGES if options.training_codes is None else options.training_codes
-    codes = None
-    if count and from_run:
-        try:
-            images = data_of(model, options.data_path).first(count).train
-            codes = encode_split(model, images)
-        except InputError as error:
-            raise InputError(f"{error}; or leave them out with --training_codes=0") from error
-    elif count and model.parents is not None:
-        codes = model.parents[:count]
-    return model.params, without_paths(model.description), codes
 
 
 if __name__ == "__main__":

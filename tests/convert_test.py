@@ -1,4 +1,4 @@
-"""`python -m pivq_jax.convert`: a run to a safetensors file and back, and to ONNX files."""
+"""`python -m pivq_jax.convert`: a run to a safetensors file and back."""
 
 import json
 import os
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import safetensors.numpy
 import safetensors.torch
@@ -19,9 +17,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.hub import shipped_models
 from pivq_jax.inference.opening import initial_arrays
 from pivq_jax.interop import pretrained
-from pivq_jax.interop.onnx_file import onnx_paths
 from pivq_jax.interop.torch_model import PIVQ as Reference
-from pivq_jax.model.quantizer import match_latents
 from pivq_jax.training.build import dataset_from_config
 
 
@@ -114,60 +110,6 @@ def test_pytorch_opens_the_file(exported):
     assert metadata["step"] == 160 and metadata["metrics"]["psnr"] > 0
 
 
-@pytest.fixture(scope="module")
-def onnx_files(tiny_run, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "faces.onnx"
-    assert convert.main([f"--from={tiny_run.workdir}", f"--to={path}"]) == 0
-    return path
-
-
-def test_onnx_files_give_the_codes_and_images_of_the_model(tiny_model, onnx_files):
-    model = tiny_model
-    encoder, decoder, codes = onnx_paths(onnx_files)
-    arrays, metadata = contents(codes)
-    config = json.loads(metadata["pivq_jax"])["config"]
-    assert config["name"] == model.config.name and config["data"]["path"] == ""  # stays at home
-
-    train = dataset_from_config(model.config).train
-    images = np.stack([train[i]["image"] for i in range(len(train))]) / np.float32(127.5) - 1
-    (latents,) = onnxruntime.InferenceSession(encoder).run(None, {"images": images})
-    indices = np.sort(match_latents(latents, arrays["codebook"])[0])
-    np.testing.assert_array_equal(indices, model.encode(images))
-    np.testing.assert_array_equal(indices, arrays["training_codes"])
-    vectors = arrays["codebook"][indices]
-    (decoded,) = onnxruntime.InferenceSession(decoder).run(None, {"vectors": vectors})
-    np.testing.assert_allclose(decoded, model.decode(indices), rtol=0, atol=1e-4)
-
-
-def test_a_safetensors_file_becomes_the_same_networks(exported, onnx_files, tmp_path, capsys):
-    path = tmp_path / "deep" / "again.onnx"
-    assert convert.main([f"--from={exported}", f"--to={path}"]) == 0
-    names = "again.encoder.onnx, again.decoder.onnx, again.codes.safetensors"
-    assert capsys.readouterr().out == f"{names} in {path.parent} hold the model of {exported}\n"
-    theirs, ours = onnx_paths(onnx_files), onnx_paths(path)
-    for files in zip(ours[:2], theirs[:2], strict=True):
-        one, other = map(onnx.load, files)
-        assert one.graph == other.graph
-        first, second = (json.loads(model.metadata_props[0].value) for model in (one, other))
-        assert first == second
-    assert contents(ours[2])[0].keys() == {"codebook"}
-
-
-@pytest.mark.parametrize(
-    "source, target, count, message",
-    [
-        ("run", "model.onnx", -1, "--training_codes=-1 is negative: 0 includes none"),
-        ("run", "model.safetensors", 5, "--training_codes is for a model with images"),
-        ("m.safetensors", "model.onnx", 5, "--training_codes is for a model with images"),
-    ],
-)
-def test_wrong_numbers_of_training_codes_are_refused(
-    capsys, tmp_path, source, target, count, message
-):
-    arguments = [f"--from={tmp_path / source}", f"--to={tmp_path / target}"]
-    assert message in refused(capsys, *arguments, f"--training_codes={count}")
-
-
 @pytest.fixture
 def without_data(tiny_run, tmp_path) -> Path:
     """A copy of the run whose training images are no longer where they were."""
@@ -176,15 +118,6 @@ def without_data(tiny_run, tmp_path) -> Path:
     config["data"]["path"] = str(tmp_path / "gone")
     (workdir / "config.json").write_text(json.dumps(config))
     return workdir
-
-
-def test_training_images_that_are_gone_can_be_left_out(capsys, without_data, tmp_path):
-    workdir, path = without_data, tmp_path / "out" / "model.onnx"
-    line = refused(capsys, f"--from={workdir}", f"--to={path}")
-    assert "gone" in line and line.endswith("; or leave them out with --training_codes=0")
-    assert not path.parent.exists()
-    assert convert.main([f"--from={workdir}", f"--to={path}", "--training_codes=0"]) == 0
-    assert contents(onnx_paths(path)[2])[0].keys() == {"codebook"}
 
 
 def test_data_that_has_moved_is_given_and_other_data_is_warned_of(
@@ -205,25 +138,13 @@ def test_data_that_has_moved_is_given_and_other_data_is_warned_of(
     assert pivq_jax.load(workdir).metrics == {}
 
 
-@pytest.mark.parametrize(
-    "given", [("--to=model.safetensors",), ("--to=model.onnx",), ("--push=someone/faces",)]
-)
+@pytest.mark.parametrize("given", [("--to=model.safetensors",), ("--push=someone/faces",)])
 def test_a_place_for_data_that_is_not_read_is_refused(capsys, monkeypatch, tmp_path, given):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(convert.hub, "check_upload", lambda name: None)
     line = refused(capsys, "--from=toon_faces", "--data_path=.", *given)
     assert "--data_path is for a run whose training images are read" in line
     assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_model_of_the_package_becomes_onnx_by_its_name(tmp_path):
-    path = tmp_path / "faces.onnx"
-    assert convert.main(["--from=toon_faces", f"--to={path}", "--training_codes=50"]) == 0
-    model = pivq_jax.from_pretrained("toon_faces")
-    arrays = contents(onnx_paths(path)[2])[0]
-    np.testing.assert_array_equal(arrays["codebook"], model.codebook)
-    np.testing.assert_array_equal(arrays["training_codes"], model.parents[:50])
 
 
 @pytest.mark.parametrize(
@@ -379,8 +300,7 @@ def test_a_model_of_the_package_is_uploaded_by_its_name(capsys, tmp_path, monkey
 def test_a_run_in_which_weights_were_kept_is_still_a_run(tiny_run, tiny_config, tmp_path):
     workdir, target = Path(shutil.copytree(tiny_run.workdir, tmp_path / "run")), tmp_path / "new"
     (workdir / "model.safetensors").touch()  # could not be read
-    for options in ([f"--to={target}.safetensors"], [f"--to={target}.onnx", "--training_codes=0"]):
-        assert convert.main([f"--from={workdir}", *options]) == 0
+    assert convert.main([f"--from={workdir}", f"--to={target}.safetensors"]) == 0
     assert initial_arrays(str(workdir), tiny_config)
     with pytest.raises(InputError, match="is a run, no published model"):
         pivq_jax.from_pretrained(workdir)
@@ -402,8 +322,6 @@ def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_pat
         ("missing", "model.safetensors", "is no workdir"),
         ("missing", "out", "no published model and no model of the package (toon_faces): give"),
         ("empty", "model.safetensors", "holds no run"),
-        ("empty", "model.onnx", "holds no run"),
-        ("model.pt", "model.onnx", "not named *.safetensors"),
     ],
 )
 def test_a_wrong_source_is_refused(capsys, tmp_path, source, target, message):

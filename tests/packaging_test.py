@@ -27,7 +27,7 @@ def test_the_one_line_set_up_installs_all_that_running_needs():
     dependencies = PROJECT["project"]["dependencies"]
     assert requirements("requirements.txt") == {*dependencies, *EXTRAS["train"], *EXTRAS["faces"]}
     assert requirements("requirements-test.txt") == {
-        name for extra in ("test", "hub", "onnx", "explore", "align") for name in EXTRAS[extra]
+        name for extra in ("test", "hub", "explore", "align") for name in EXTRAS[extra]
     }
 
 

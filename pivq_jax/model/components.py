@@ -68,7 +68,7 @@ class Components(nn.Module):
         flat = shrunk(images, layout.side) - self.mean
         values = jnp.matmul(flat, self.basis, precision=jax.lax.Precision.HIGHEST)
         latents = jnp.pad(values, ((0, 0), (0, 1)))[:, layout.places] / self._scales
-        tags = jnp.broadcast_to(layout.tags, (len(images), *layout.tags.shape))
+        tags = jnp.broadcast_to(layout.tags, (images.shape[0], *layout.tags.shape))
         return jnp.concatenate([latents, tags], -1)
 
     def patterns(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -79,13 +79,13 @@ class Components(nn.Module):
         """
         layout = self.layout
         signs = vectors[..., layout.length :] > 0
-        number = jnp.sum(signs << np.arange(signs.shape[-1]), -1)
+        number = jnp.sum(signs * 2 ** np.arange(signs.shape[-1]), -1)
         owner = jax.nn.one_hot(number, len(layout.places))
         values = vectors[..., None, : layout.length] * self._scales
         spread = owner[..., None] * values  # [B, N, N, length]
         deviations = jnp.pad(self._deviations, (0, 1), constant_values=1.0)
         white = spread / deviations[layout.places]
-        total = jnp.sum(spread, 1).reshape(len(vectors), -1)[:, layout.held]
+        total = jnp.sum(spread, 1).reshape(vectors.shape[0], -1)[:, layout.held]
         flat = jnp.matmul(total, self.basis.T, precision=jax.lax.Precision.HIGHEST) + self.mean
         # Sums of codes of several images may leave the range of images.
         images = jnp.clip(flat, -1, 1).reshape(-1, layout.side, layout.side, 3)
@@ -104,7 +104,7 @@ class Components(nn.Module):
 
 def shrunk(images: jax.Array, side: int) -> jax.Array:
     """Averages images [B, H, W, 3] to a smaller side: float32 [B, 3 side^2]."""
-    batch, size = len(images), images.shape[1]
+    batch, size = images.shape[:2]
     x = images.reshape(batch, side, size // side, side, size // side, 3)
     return x.mean((2, 4), dtype=jnp.float32).reshape(batch, -1)
 

@@ -59,7 +59,7 @@ class Attention(nn.Module):
         )
         query = LayerNorm(self.dtype, name="query_norm")(query)
         key = LayerNorm(self.dtype, name="key_norm")(key)
-        query = jnp.broadcast_to(query, (len(key), *query.shape[1:]))
+        query = jnp.broadcast_to(query, (key.shape[0], *query.shape[1:]))
         y = jax.nn.dot_product_attention(query, key, value)
         return dense(width, self.dtype, "out")(y.reshape(*y.shape[:2], width))
 

@@ -133,7 +133,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "train": (MAIN, ["--config={folder}", "--workdir={new}"]),
     "train where its name says": (MAIN, ["--config={folder}"]),
     "train from it": (MAIN, ["--config={folder}", "--init_from={folder}", "--workdir={new}"]),
-    "convert": (CONVERT, ["--from={folder}", "--to={new}/model.onnx"]),
+    "convert": (CONVERT, ["--from={folder}", "--to={new}/model.safetensors"]),
 }
 # And all that train. The model has no prior.
 REFUSED = ("evaluate", "edit", "edit of images", "sample its prior", "evaluate its prior")

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.explore.image_files import picture
 
-# For all tests of a file: the page with a server and without one.
-both_backends = pytest.mark.parametrize("backend", ["server", "static"], scope="module")
 SIZES = ((400, 850), (1600, 1000))
 CODES = """[...document.querySelectorAll(".slot")]
     .sort((one, other) => one.dataset.slot - other.dataset.slot)

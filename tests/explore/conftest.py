@@ -1,48 +1,19 @@
 """The page in a real browser."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.explore.browser import SCHEMES, SIZES, served, served_files, settle
+from tests.explore.browser import SCHEMES, SIZES, served, settle
 from tests.explore.node import missing
 
 
 @pytest.fixture(scope="module")
-def backend() -> str:
-    """What runs the model; files with `both_backends` try "static" as well."""
-    return "server"
-
-
-@pytest.fixture(scope="module")
-def folder(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the page without a server."""
-    from docs.build_explorer import EXPLORER, find_runtime, write_folder
-    from pivq_jax.common.errors import InputError
-
-    descriptor = os.open(EXPLORER, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # one worker installs the runtime
-        runtime = find_runtime()
-    except InputError as error:
-        missing(str(error))
-    finally:
-        os.close(descriptor)
-    path = tmp_path_factory.mktemp("static") / "explorer"
-    write_folder(path, engine, runtime)
-    return path
-
-
-@pytest.fixture(scope="module")
-def address(backend: str, engine: Any, request: pytest.FixtureRequest) -> Iterator[str]:
+def address(engine: Any) -> Iterator[str]:
     """Where the page is served."""
-    static = backend == "static"
-    with served_files(request.getfixturevalue("folder")) if static else served(engine) as found:
+    with served(engine) as found:
         yield found
 
 

@@ -13,13 +13,12 @@ from tests.explore.browser import (
     SCHEMES,
     SIZES,
     assert_shown,
-    both_backends,
     codes_of,
     pixels,
     settle,
 )
 
-pytestmark = [pytest.mark.slow, both_backends]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

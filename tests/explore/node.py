@@ -7,23 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 
-from docs.build_explorer import constants
-from tests.conftest import ROOT
-
-SOURCES = (ROOT / "pivq_jax" / "explore" / "page", ROOT / "docs" / "explorer")
-READ = """
-import { readFileSync } from "node:fs";
-const given = JSON.parse(readFileSync(0));
-for (const [name, { file, type }] of Object.entries(given.arrays)) {
-  const bytes = Uint8Array.from(readFileSync(file)); // aligned
-  given[name] = new globalThis[type](bytes.buffer);
-}
-"""
-TYPES = {"float32": "Float32Array", "float64": "Float64Array", "int32": "Int32Array"}
-TYPES |= {"uint8": "Uint8Array"}
+from pivq_jax.explore.server import PAGE
 
 
 def missing(reason: str) -> NoReturn:
@@ -35,11 +21,11 @@ def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> An
     """Runs a script that imports `names` from a module and sees values as properties of `given`.
 
     Args:
-        module: file in docs/explorer, or in the page.
+        module: file in the page.
         names: comma-separated.
         body: the script, which calls `answer` with its result.
-        folder: a temporary directory, for arrays.
-        **given: JSON values, and arrays, which become flat typed arrays.
+        folder: a temporary directory.
+        **given: JSON values.
 
     Returns:
         the answer, a JSON value.
@@ -47,29 +33,17 @@ def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> An
     node = shutil.which("node")
     if node is None:
         missing("node is not installed: apt-get install nodejs")
-    arrays = {}
-    for name, value in list(given.items()):
-        if isinstance(value, np.ndarray):
-            file = folder / f"{name}.bin"
-            file.write_bytes(np.ascontiguousarray(value).tobytes())
-            arrays[name] = {"file": str(file), "type": TYPES[value.dtype.name]}
-            del given[name]
-    page = folder / "page"  # as docs/build_explorer.py lays them out
-    page.mkdir(exist_ok=True)
-    for source in SOURCES:
-        for file in (*source.glob("*.js"), *source.glob("package.json")):
-            shutil.copy(file, page)
-    (page / "constants.js").write_text(constants())
-    url = (page / module).as_uri()
-    script = f"import {{ {names} }} from {json.dumps(url)};\n{READ}"
+    page = shutil.copytree(PAGE, folder / "page", dirs_exist_ok=True)
+    (page / "package.json").write_text('{"type": "module"}')
     # Timers of a module do not keep Node waiting.
-    script += (
-        "const answer = (value) =>"
-        f" process.stdout.write(JSON.stringify(value), () => process.exit());\n{body}"
-    )
+    script = f"""import {{ {names} }} from {json.dumps((page / module).as_uri())};
+import {{ readFileSync }} from "node:fs";
+const given = JSON.parse(readFileSync(0));
+const answer = (value) => process.stdout.write(JSON.stringify(value), () => process.exit());
+{body}"""
     done = subprocess.run(
         [node, "--input-type=module", "--eval", script],
-        input=json.dumps({**given, "arrays": arrays}),
+        input=json.dumps(given),
         capture_output=True,
         text=True,
     )

@@ -26,7 +26,7 @@ const picture = (index) => (
   { name: `test image ${index}`, codes: [index, 4 + index], image: grey(0) }
 );
 const backend = {
-  open: async () => model,
+  model: async () => model,
   progress: async () => ({ text: "", fraction: 1 }),
   example: later(picture),
   examples: later(() => [grey(0)]),

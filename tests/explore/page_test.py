@@ -12,7 +12,6 @@ from PIL import Image
 
 from tests.explore.browser import (
     assert_shown,
-    both_backends,
     by_cost,
     codes_of,
     drop,
@@ -23,7 +22,7 @@ from tests.explore.browser import (
     wait_for_name,
 )
 
-pytestmark = [pytest.mark.slow, both_backends]
+pytestmark = pytest.mark.slow
 
 
 def test_it_opens_with_two_images_and_their_codes(open_page, engine):
@@ -305,7 +304,7 @@ def test_a_link_holds_the_state(open_page, engine):
     assert_shown(first, engine, pairs_of(engine).a.tolist())
 
 
-def test_the_image_follows_a_drag_without_falling_behind(open_page, engine, backend):
+def test_the_image_follows_a_drag_without_falling_behind(open_page, engine):
     """However fast the slider moves, requests do not pile up and the last state is shown."""
     page = open_page()
     pairs = pairs_of(engine)
@@ -326,8 +325,7 @@ def test_the_image_follows_a_drag_without_falling_behind(open_page, engine, back
         count,
     )
     assert_shown(page, engine, pairs.b.tolist())
-    if backend == "server":
-        assert 1 <= len(asked) <= 3 + 3  # the effects of at most eight exchanges follow
+    assert 1 <= len(asked) <= 3 + 3  # the effects of at most eight exchanges follow
 
 
 def test_files_that_are_no_images_are_refused_with_a_reason(open_page, tmp_path):

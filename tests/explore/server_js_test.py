@@ -11,7 +11,7 @@ def test_a_reload_after_another_model_is_served_opens_that_one_and_no_link(tmp_p
     const answers = [new Response('{"id": "before"}'), refused];
     globalThis.fetch = async () => answers.shift();
     const backend = new ServerBackend();
-    await backend.open(() => {});
+    await backend.model();
     try {
       await backend.neighbours(3);
     } catch (error) {

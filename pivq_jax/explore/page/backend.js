@@ -1,9 +1,8 @@
 /**
  * The interface between the page and the model.
  *
- * The page calls a `Backend` and nothing else: it never fetches, and knows neither JAX nor ONNX.
- * `server.js` implements it with requests to `pivq_jax.explore`, and `start.js` gives that to the
- * page; an implementation without a server brings a `start.js` of its own.
+ * The page calls a `Backend` and nothing else. `server.js` implements it with requests to
+ * `pivq_jax.explore`, and `start.js` gives that to the page; tests give it another one.
  *
  * Shapes: N codes an image, K codebook entries, images of S x S pixels.
  *
@@ -106,14 +105,10 @@
  * The interface.
  *
  * @typedef {object} Backend
- * @property {(progress: (text: string, fraction: number) => void) => Promise<Model>} open - gets
- *     ready: waits for the server, or downloads and compiles. Called once, before all else;
- *     `progress` is called as the work goes on with what is done now ("compiling the decoder") and
- *     the fraction done of all work, 0 to 1.
  * @property {() => Promise<{text: string, fraction: number}>} progress - how far the work is that goes
  *     on while the page is used, and what is done now; the fraction is 1 at the end. The `Model` may
  *     have changed by then.
- * @property {() => Promise<Model>} model - the model as it is now.
+ * @property {() => Promise<Model>} model - the model as it is now. Called before all else.
  * @property {(start: number, count: number) => Promise<ImageData[]>} examples - images to choose
  *     from, without their codes: `count`, at most `Model.mostExamples`, from index `start` on;
  *     fewer come where `Model.examples` ends.
@@ -152,12 +147,5 @@ export class BackendError extends Error {
   constructor(message) {
     super(message);
     this.name = "BackendError";
-  }
-}
-
-/** Refuses a file, a Blob, that is larger than the backend of the model takes. */
-export function checkSize(file, { mostBytes }) {
-  if (file.size > mostBytes) {
-    throw new BackendError(`The file has more than ${mostBytes / 2 ** 20} MB: choose a smaller one.`);
   }
 }

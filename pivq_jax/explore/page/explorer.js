@@ -30,10 +30,7 @@ const CODES = ".pivq";
 /** Starts the page with a `Backend`, see backend.js. */
 export async function explore(backend) {
   try {
-    const model = await backend.open((text, fraction) => {
-      find("loading-text").textContent = text;
-      find("loading-bar").value = fraction;
-    });
+    const model = await backend.model();
     find("loading").hidden = true;
     await new Explorer(backend, model).start();
   } catch (error) {

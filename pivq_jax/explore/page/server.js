@@ -1,15 +1,10 @@
 /** The backend of the page that `pivq_jax.explore.server` serves. */
 
-import { BackendError, checkSize } from "./backend.js";
+import { BackendError } from "./backend.js";
 
 /** @implements {import("./backend.js").Backend} */
 export class ServerBackend {
   #model; // see backend.js
-
-  async open(progress) {
-    progress("Opening the model", 0);
-    return this.model();
-  }
 
   async model() {
     this.#model = await this.#ask("model");
@@ -30,7 +25,7 @@ export class ServerBackend {
   }
 
   async encode(file, name) {
-    checkSize(file, this.#model);
+    this.#checkSize(file);
     return { ...this.#picture(await this.#ask("encode", file)), name };
   }
 
@@ -75,8 +70,15 @@ export class ServerBackend {
   }
 
   async readCodes(file) {
-    checkSize(file, this.#model);
+    this.#checkSize(file);
     return this.#ask("codes/read", file);
+  }
+
+  /** Refuses a file, a Blob, that is larger than the server takes. */
+  #checkSize(file) {
+    const { mostBytes } = this.#model;
+    if (file.size <= mostBytes) return;
+    throw new BackendError(`The file has more than ${mostBytes / 2 ** 20} MB: choose a smaller one.`);
   }
 
   #picture(picture) {

@@ -1,4 +1,4 @@
-/** Starts the page with its backend: a page without a server has another one of these files. */
+/** Starts the page with its server. */
 
 import { explore } from "./explorer.js";
 import { ServerBackend } from "./server.js";
