@@ -209,11 +209,11 @@ def _parse_own(
             )
     else:
         prior = model.prior
-        held = container.prior_fingerprint(prior.params).hex() if prior else "none"
-        if contents.prior.hex() != held:
+        fingerprint = container.prior_fingerprint(prior.params).hex() if prior else "none"
+        if contents.prior.hex() != fingerprint:
             raise InputError(
                 f"{origin} is written with the prior with fingerprint {contents.prior.hex()}, and"
-                f" that of this model is {held}: give the model with the prior that wrote it"
+                f" that of this model is {fingerprint}: give the model with the prior that wrote it"
             )
     check_code(model, contents.code, to_write=False)
     return contents

@@ -93,12 +93,12 @@ def _number_after(behind: list[int], size: int) -> int:
 
 def _behind(number: int, num_codes: int, size: int) -> list[int]:
     """The inverse of `_number_after`."""
-    found, m, value = [], size - 1, math.comb(size - 1, num_codes)
+    codes, m, value = [], size - 1, math.comb(size - 1, num_codes)
     for j in range(num_codes, 0, -1):
         while value > number:
             value, m = value * (m - j) // m, m - 1
-        found.append(m)
+        codes.append(m)
         number -= value
         if j > 1:
             value, m = value * j // m, m - 1
-    return found
+    return codes

@@ -174,8 +174,8 @@ class DirectoryLock:
 def lock_directory(directory: Path) -> Iterator[DirectoryLock]:
     """Locks a directory in process 0 for all of them; if it is in use, all raise InputError."""
     lock = DirectoryLock(directory)
-    with contextlib.ExitStack() as held:
-        check_in_first_process(lambda: held.enter_context(lock))
+    with contextlib.ExitStack() as stack:
+        check_in_first_process(lambda: stack.enter_context(lock))
         yield lock
 
 

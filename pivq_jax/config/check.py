@@ -275,11 +275,11 @@ def check_workdir(
 
 
 def trained_differences(
-    held: dict[str, Any], config: Config, free: tuple[str, ...] = ()
+    saved: dict[str, Any], config: Config, free: tuple[str, ...] = ()
 ) -> list[str]:
     """Lists the differences between two configs that make their trained models different.
 
-    Each is a phrase, the field and its value in `held`, nested dictionaries. The fields `free` may
+    Each is a phrase, the field and its value in `saved`, nested dictionaries. The fields `free` may
     differ.
     """
     free += UNTRAINED
@@ -289,7 +289,7 @@ def trained_differences(
         free += ("loss.recombination_warmup",)
     if not config.adversarial.is_used:
         free += DISCRIMINATOR_ALONE
-    there, here = (flatten_dict(values, sep=".") for values in (held, config.to_dict()))
+    there, here = (flatten_dict(values, sep=".") for values in (saved, config.to_dict()))
     changed = [name for name in there | here if there.get(name) != here.get(name)]
     return sorted(f"{name} = {there.get(name)}" for name in changed if not name.startswith(free))
 

@@ -70,9 +70,9 @@ def load_config_dict(name: str) -> ConfigDict:
     return config
 
 
-def _as_dict(held: Config) -> ConfigDict:
+def _as_dict(values: Config) -> ConfigDict:
     config = base_config()
-    config.update(held.to_dict())
+    config.update(values.to_dict())
     return config
 
 

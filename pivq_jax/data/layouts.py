@@ -89,25 +89,25 @@ def plan_of_files(
 
 def celeba(source: Path) -> Listing:
     """Lists CelebA: aligned images (folder or zip), 40 attributes, the official partition."""
-    wanted = "img_align_celeba (folder or .zip), list_attr_celeba.txt and list_eval_partition.txt"
-    root = _find(source, wanted, "img_align_celeba", "img_align_celeba.zip")
-    partition_file = _find(source, wanted, "list_eval_partition.txt")
-    attributes_file = _find(source, wanted, "list_attr_celeba.txt")
+    contents = "img_align_celeba (folder or .zip), list_attr_celeba.txt and list_eval_partition.txt"
+    root = _find(source, contents, "img_align_celeba", "img_align_celeba.zip")
+    partition_file = _find(source, contents, "list_eval_partition.txt")
+    attributes_file = _find(source, contents, "list_attr_celeba.txt")
     partition = _read_partition(partition_file)
     return _list_labelled(root, partition, partition_file, attributes_file, (178, 218))
 
 
 def celeba_hq(source: Path) -> Listing:
     """Lists CelebA-HQ as in CelebAMask-HQ; images have the split of their original in CelebA."""
-    wanted = "CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and CelebAMask-HQ-attribute-anno.txt"
-    root = _find(source, wanted, "CelebA-HQ-img")
-    mapping_file = _find(source, wanted, "CelebA-HQ-to-CelebA-mapping.txt")
-    attributes_file = _find(source, wanted, "CelebAMask-HQ-attribute-anno.txt")
-    wanted = (
+    contents = "CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and CelebAMask-HQ-attribute-anno.txt"
+    root = _find(source, contents, "CelebA-HQ-img")
+    mapping_file = _find(source, contents, "CelebA-HQ-to-CelebA-mapping.txt")
+    attributes_file = _find(source, contents, "CelebAMask-HQ-attribute-anno.txt")
+    contents = (
         "CelebA's list_eval_partition.txt too, as the splits of CelebA-HQ follow CelebA's: copy it"
         " there (CelebA's download has it in Eval)"
     )
-    partition_file = _find(source, wanted, "list_eval_partition.txt")
+    partition_file = _find(source, contents, "list_eval_partition.txt")
     mapping, partition = read_mapping(mapping_file), _read_partition(partition_file)
     need_all(mapping.values(), partition, mapping_file, partition_file)
     split_of = {f"{index}.jpg": partition[image] for index, image in mapping.items()}
@@ -135,10 +135,10 @@ def _list_labelled(
 def ffhq(source: Path) -> Listing:
     """Lists FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation, none test."""
     sides = {"images1024x1024": 1024, "thumbnails128x128": 128}
-    wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
-    root = existing_directory(source, wanted)
+    contents = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
+    root = existing_directory(source, contents)
     if root.name not in sides:
-        root = _find(root, wanted, *sides)
+        root = _find(root, contents, *sides)
     splits: dict[str, list[Entry]] = {"train": [], "validation": []}
     for name, (file, stamp) in sorted(_by_name(root).items()):
         if re.fullmatch(r"\d{5}\.png", name):
@@ -151,8 +151,8 @@ def ffhq(source: Path) -> Listing:
 
 def lfw(source: Path) -> Listing:
     """Lists Labeled Faces in the Wild, split by a hash of the person's name."""
-    wanted = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
-    root = existing_directory(source, wanted)
+    contents = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
+    root = existing_directory(source, contents)
     while nested := [name for name in _LFW_FOLDERS if (root / name).is_dir()]:  # as in some copies
         root = root / nested[0]
     entries = [
@@ -164,7 +164,7 @@ def lfw(source: Path) -> Listing:
     if len(persons) < len(SPLITS):
         raise InputError(
             f"{root} holds images (such as NAME/NAME_0001.jpg) of {len(persons)} persons, and needs"
-            f" 3 at least, one per split: give {wanted}"
+            f" 3 at least, one per split: give {contents}"
         )
     _warn_of_missing(root, len(entries), official=13_233)
     return Listing(root, in_splits(entries, group="([^/]+)/[^/]+"), {}, (250, 250))
@@ -181,14 +181,14 @@ def _warn_of_missing(root: Path, count: int, official: int) -> None:
         logging.warning(f"{images.readable_name(root)} holds {count:,} of {official:,} images")
 
 
-def _find(source: Path, wanted: str, *names: str) -> Path:
+def _find(source: Path, contents: str, *names: str) -> Path:
     """Returns the first of `names` in the directory or a subdirectory that downloads have."""
-    existing_directory(source, f"a directory with {wanted}")
+    existing_directory(source, f"a directory with {contents}")
     for name in names:
         for folder in _FOLDERS:
             if (path := source / folder / name).exists():
                 return path
-    raise InputError(f"no {' or '.join(names)} in {source}: it needs {wanted}")
+    raise InputError(f"no {' or '.join(names)} in {source}: it needs {contents}")
 
 
 def _by_name(root: Path) -> dict[str, tuple[str, str]]:
@@ -209,13 +209,13 @@ def _by_name(root: Path) -> dict[str, tuple[str, str]]:
     return {os.path.basename(file): (file, stamp) for file, stamp in files.items()}
 
 
-def need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: Path) -> None:
-    """Raises an error if a wanted name, listed in `where`, is missing in `other`."""
-    wanted = list(wanted)
-    missing = sorted(set(wanted) - set(there))
+def need_all(names: Iterable[str], there: Iterable[str], where: Path, other: Path) -> None:
+    """Raises an error if a name, listed in `where`, is missing in `other`."""
+    names = list(names)
+    missing = sorted(set(names) - set(there))
     if missing:
         raise InputError(
-            f"{len(missing):,} of the {len(wanted):,} images in {where} are not in {other} (the"
+            f"{len(missing):,} of the {len(names):,} images in {where} are not in {other} (the"
             f" first is {missing[0]}): complete it"
         )
 

@@ -65,15 +65,15 @@ def _find(path: str) -> Path:
     if is_remote(path):
         raise InputError(f"{path} is remote: copy the data set to a local disk, for random access")
     root = existing_directory(path, f"the one that contains {_INFO}")
-    found = [root] if (root / _INFO).exists() else sorted(p.parent for p in root.rglob(_INFO))
-    if not found:
+    datasets = [root] if (root / _INFO).exists() else sorted(p.parent for p in root.rglob(_INFO))
+    if not datasets:
         raise InputError(f"no {_INFO} in {root}: give a data set of tensorflow-datasets")
-    if len(found) > 1:
-        some = ", ".join(map(str, found[:3]))
+    if len(datasets) > 1:
+        some = ", ".join(map(str, datasets[:3]))
         raise InputError(
-            f"{root} contains {len(found)} data sets: give one of them, such as {some}"
+            f"{root} contains {len(datasets)} data sets: give one of them, such as {some}"
         )
-    return found[0]
+    return datasets[0]
 
 
 def _check_format(builder: Any, directory: Path) -> None:

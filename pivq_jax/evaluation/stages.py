@@ -53,11 +53,11 @@ def reconstruction(session: Session) -> dict[str, Any]:
     model, test = session.model, session.dataset.test
     has_windows = session.dataset.image_size >= WINDOW
     parts: list[list[np.ndarray]] = []
-    for batch, found, _ in encode_batches(model, test):
-        rounded, originals = images_to_uint8(model.decode(found)), jnp.asarray(batch["image"])
+    for batch, batch_codes, _ in encode_batches(model, test):
+        rounded, originals = images_to_uint8(model.decode(batch_codes)), jnp.asarray(batch["image"])
         outputs, targets = images_to_float(rounded), images_to_float(originals)
         difference = jnp.mean(jnp.abs(outputs - targets), (1, 2, 3))
-        values = [found, psnr(rounded, originals, 255.0), difference]
+        values = [batch_codes, psnr(rounded, originals, 255.0), difference]
         if has_windows:
             values.append(ssim(outputs, targets))
         parts.append([np.asarray(value)[batch["mask"]] for value in values])

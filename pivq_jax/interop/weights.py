@@ -62,7 +62,7 @@ def from_torch(
     tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
     check_state_dict(tensors, expected, origin)
 
-    def take(path: tuple[Any, ...], wanted: Any) -> np.ndarray:
+    def take(path: tuple[Any, ...], expected_leaf: Any) -> np.ndarray:
         tensor = tensors[torch_name(path)]
         if path[-1].key == "kernel":
             tensor = tensor.transpose(FROM_TORCH[tensor.ndim])
@@ -74,11 +74,11 @@ def from_torch(
 def check_state_dict(state_dict: Mapping[str, Any], expected: Params, origin: str) -> None:
     """Checks names, shapes and types of a state dict, arrays or `jax.ShapeDtypeStruct`s."""
     theirs = {}
-    for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
-        shape = wanted.shape
+    for path, expected_leaf in jax.tree_util.tree_leaves_with_path(expected):
+        shape = expected_leaf.shape
         if path[-1].key == "kernel":
             shape = tuple(shape[i] for i in TO_TORCH[len(shape)])
-        theirs[torch_name(path)] = jax.ShapeDtypeStruct(shape, wanted.dtype)
+        theirs[torch_name(path)] = jax.ShapeDtypeStruct(shape, expected_leaf.dtype)
     if faults := find_faults(state_dict, theirs):
         raise InputError(f"{origin} does not fit the model of its config: {listed(faults)}")
 

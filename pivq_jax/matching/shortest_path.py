@@ -62,9 +62,9 @@ def _augment_all(cost: jax.Array, partial: _Partial) -> _Partial:
 
     def insert(state: tuple[jax.Array, _Partial]) -> tuple[jax.Array, _Partial]:
         row, partial = state
-        partial, found = _augment(cost, row, partial)
+        partial, reachable = _augment(cost, row, partial)
         # A row without an augmenting path will never have one: the problem is infeasible, so stop.
-        return jnp.where(found, next_free(partial.col4row), num_rows), partial
+        return jnp.where(reachable, next_free(partial.col4row), num_rows), partial
 
     # Each iteration matches one more row or ends the loop, so there are at most N iterations.
     start = (next_free(partial.col4row), partial)
@@ -133,9 +133,9 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
     far = jnp.full(num_columns, jnp.inf, jnp.float32)
     start = (*nearest(keys), keys, jnp.full(num_columns, row, jnp.int32), far)
     low, code, _, pred, reached = jax.lax.while_loop(searching, expand, start)
-    found = low < INFINITE
+    reachable = low < INFINITE
     # Only columns that were reached change, and none if there is no augmenting path.
-    change = jnp.where(found, jnp.minimum(reached - from_key(low), 0.0), 0.0)
+    change = jnp.where(reachable, jnp.minimum(reached - from_key(low), 0.0), 0.0)
 
     Flip = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -145,6 +145,6 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
         return col4row[owner], col4row.at[owner].set(column), row4col.at[column].set(owner)
 
     _, col4row, row4col = jax.lax.while_loop(
-        lambda state: state[0] >= 0, flip, (jnp.where(found, code, -1), col4row, row4col)
+        lambda state: state[0] >= 0, flip, (jnp.where(reachable, code, -1), col4row, row4col)
     )
-    return _Partial(col4row, row4col, prices + change), found
+    return _Partial(col4row, row4col, prices + change), reachable

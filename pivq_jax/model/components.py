@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     starts: np.ndarray  # int [N], the first component of each latent
     length: int  # the most components of a latent
     places: np.ndarray  # int [N, length], the component of each number; C: none, a zero
-    held: np.ndarray  # int [C], where `places`, flat, have each component
+    component_places: np.ndarray  # int [C], where `places`, flat, have each component
     tags: np.ndarray  # float32 [N, D - length], the number of each latent, in signs
 
     @classmethod
@@ -85,7 +85,7 @@ class Components(nn.Module):
         spread = owner[..., None] * values  # [B, N, N, length]
         deviations = jnp.pad(self._deviations, (0, 1), constant_values=1.0)
         white = spread / deviations[layout.places]
-        total = jnp.sum(spread, 1).reshape(vectors.shape[0], -1)[:, layout.held]
+        total = jnp.sum(spread, 1).reshape(vectors.shape[0], -1)[:, layout.component_places]
         flat = jnp.matmul(total, self.basis.T, precision=jax.lax.Precision.HIGHEST) + self.mean
         # Sums of codes of several images may leave the range of images.
         images = jnp.clip(flat, -1, 1).reshape(-1, layout.side, layout.side, 3)

@@ -163,8 +163,8 @@ def recombine_at_random(
         keys = jax.vmap(partial(jax.random.fold_in, key_mix))(jnp.asarray(rows))
         chosen = codes[groups[rows]]
         shares = jax.vmap(partial(draw_share, fraction=fraction, spread=spread))(keys)
-        made = _recombine_groups(space, codebook, chosen, keys, shares, lift)
-        mixed.append(np.asarray(made))
+        recombined = _recombine_groups(space, codebook, chosen, keys, shares, lift)
+        mixed.append(np.asarray(recombined))
     return np.concatenate(mixed)[:count], groups
 
 

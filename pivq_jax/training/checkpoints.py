@@ -263,15 +263,15 @@ def _raise_errors_only() -> None:
     The error is still raised where the write is waited for.
     """
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def is_shown(record: logging.LogRecord) -> bool:
         return not (record.exc_info and {"orbax", "asyncio"} & set(Path(record.pathname).parts))
 
     def report(unraisable: Any) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):  # of a thread that has ended
             before(unraisable)
 
-    absl_logging.get_absl_logger().addFilter(wanted)
-    logging.getLogger("asyncio").addFilter(wanted)
+    absl_logging.get_absl_logger().addFilter(is_shown)
+    logging.getLogger("asyncio").addFilter(is_shown)
     before, sys.unraisablehook = sys.unraisablehook, report
 
 

@@ -127,8 +127,8 @@ def _initial_arrays(
     config: Config, workdir: Path, initial: Callable[[Config], Arrays] | None
 ) -> Arrays | None:
     """The parameters to start from, unless they are random or those of a checkpoint."""
-    with Checkpoints(workdir, read_only=True) as held:
-        newest = held.latest_step()
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        newest = checkpoints.latest_step()
     if newest is None and initial:
         return initial(config)
     if newest is None and (workdir / INITIAL).exists():
