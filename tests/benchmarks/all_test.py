@@ -1,10 +1,9 @@
-"""The command that runs all benchmarks, with jobs of a moment; a slow test runs a real one."""
+"""The command that runs all benchmarks, with jobs of a moment."""
 
 import argparse
-import os
+import itertools
 import re
 import runpy
-import subprocess
 import sys
 
 import pytest
@@ -19,6 +18,7 @@ LAST = Job("last", "timeit -n1 -r1 pass")
 # Need photographs or a browser, train many models, or summarize runs.
 NO_JOBS = {"animation", "baselines", "explore_pictures", "quantizers", "silent_codes", "summary"}
 HELPERS = {"__init__", "all", "common", "components", "pixels", "vq_vae"}
+SUFFIXES = (".md", ".py")
 
 
 @pytest.fixture
@@ -53,26 +53,15 @@ def test_a_failing_job_is_recorded_and_does_not_stop_the_rest(run, tmp_path):
     }
 
 
-def test_only_what_has_not_passed_is_run_again(run):
+def test_only_what_has_not_passed_is_run_again_as_long_as_there_is_time(run):
     run(WORKS, FAILS)
     code, output, page = run(WORKS, FAILS._replace(command=LAST.command))
     assert code == 0 and "works:" not in output and "fails: passed" in output
     assert "| works | passed" in page and "| fails | passed" in page
     assert run(WORKS, FAILS, LAST, arguments=("--only=last",))[1].startswith("last: passed")
-
-
-def test_a_job_is_stopped_when_time_is_over_and_others_are_not_begun(run):
     sleeps = Job("sleeps", "timeit -n1 -r1 __import__('time').sleep(60)")
-    code, output, page = run(sleeps, LAST, arguments=("--minutes=0.02",))
-    assert code == 1 and "sleeps: stopped" in output and "| last | not run |" in page
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(command, "default_device", lambda environment: ("cpu", "card"))
-    monkeypatch.setattr(sys, "argv", ["all", "--device=gpu", f"--output={tmp_path / 'out'}"])
-    with pytest.raises(SystemExit, match="2"):
-        command.main()
-    assert "JAX finds a cpu here" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    code, output, page = run(sleeps, WORKS._replace(name="more"), arguments=("--minutes=0.02",))
+    assert code == 1 and "sleeps: stopped" in output and "| more | not run |" in page
 
 
 def test_every_benchmark_is_a_job_or_left_out():
@@ -81,18 +70,16 @@ def test_every_benchmark_is_a_job_or_left_out():
     assert (jobs - {"pivq_jax.main"}) | NO_JOBS | HELPERS == modules
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs", "configs", "launch"])
-def test_every_command_of_the_pages_exists(name):
-    path = ROOT / name
-    files = [path] if path.is_file() else [*path.rglob("*.md"), *path.rglob("*.py")]
-    for file in files:
+def test_every_command_of_the_pages_exists():
+    folders = (ROOT / name for name in ("docs", "configs", "launch"))
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in SUFFIXES]
+    for file in (*files, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for module in re.findall(r"python -m\s+benchmarks\.(\w+)", file.read_text()):
             assert (ROOT / "benchmarks" / f"{module}.py").exists(), (file, module)
 
 
 @pytest.mark.slow  # all benchmarks are imported
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_programs_know_the_options_of_their_jobs(device, monkeypatch, tmp_path):
+def test_programs_know_the_options_of_their_jobs(monkeypatch, tmp_path):
     """Ends each program as soon as its arguments are parsed."""
     parse = argparse.ArgumentParser.parse_args
 
@@ -101,7 +88,7 @@ def test_programs_know_the_options_of_their_jobs(device, monkeypatch, tmp_path):
         sys.exit("parsed")
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
-    for job in JOBS:
+    for job, device in itertools.product(JOBS, ("cpu", "gpu")):
         _, module, *options = command.command_of(job, device, tmp_path)
         if module != "pivq_jax.main":
             monkeypatch.setattr(sys, "argv", [module, *options])
@@ -109,15 +96,3 @@ def test_programs_know_the_options_of_their_jobs(device, monkeypatch, tmp_path):
             file = ROOT / f"{module.replace('.', '/')}.py"
             with pytest.raises(SystemExit, match="parsed"):
                 runpy.run_path(str(file), run_name="__main__")
-
-
-@pytest.mark.slow
-def test_real_jobs_on_a_cpu(tmp_path):
-    """A training, and what reads it."""
-    arguments = ["--device=cpu", f"--output={tmp_path}", "--only=toon_faces_smoke,place_free"]
-    environment = {**os.environ, "PIVQ_DATA_DIR": str(tmp_path / "data")}
-    command = [sys.executable, "-m", "benchmarks.all", *arguments, "--minutes=600"]
-    done = subprocess.run(command, cwd=ROOT, env=environment)
-    page = (tmp_path / "index.md").read_text()
-    assert done.returncode == 0, page
-    assert "codes_not_nearest" in page

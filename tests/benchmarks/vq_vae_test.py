@@ -12,8 +12,6 @@ from benchmarks import vq_vae
     [
         (576, False, (8, 512, 1), 576),
         (1_024, False, (4, 16, 1), 1_024),
-        (817, False, (8, 6_963, 1), 817),
-        (1_024, True, (8, 256, 2), 1_024),
         (2_048, True, (8, 256, 4), 2_048),
     ],
 )
@@ -23,7 +21,7 @@ def test_codes_have_the_bits_asked_for(bits, residual, form, found):
     assert found - 0.1 < made.bits(64) <= bits + 1e-6
 
 
-@pytest.mark.parametrize("form", [(8, 512, 1), (4, 16, 1), (8, 32, 2)])
+@pytest.mark.parametrize("form", [(4, 16, 1), (8, 32, 2)])
 def test_images_are_those_of_their_codes(form):
     torch.manual_seed(0)
     model = vq_vae.VQVAE(16, form=vq_vae.Form(*form))

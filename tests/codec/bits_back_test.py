@@ -12,7 +12,7 @@ from pivq_jax.codec.bits_back import decode_sets, encode_sets, group_sizes
 from pivq_jax.codec.exact_prior import ExactPrior
 from pivq_jax.common.errors import InputError
 from pivq_jax.sampling.prior import SetPrior
-from tests.codec.priors import make_prior, random_prior, uniform_prior
+from tests.codec.priors import random_prior, uniform_prior
 
 # K, and priors for sets of N, from one entry that is left over to all but one.
 SIZES = [(2, 1), (5, 1), (6, 5), (12, 4), (30, 8)]
@@ -29,10 +29,11 @@ def draw(size: int, num_codes: int, count: int, seed: int = 0) -> np.ndarray:
 
 
 @settings(max_examples=50)
-@given(st.sampled_from(SIZES), st.integers(1, 30), st.integers(0, 2**32))
-def test_round_trip(size, count, seed):
-    codes, prior = draw(*size, count, seed), PRIORS[size]
-    content = encode_sets(codes, prior)
+@given(st.sampled_from(SIZES), st.integers(1, 150), st.integers(0, 2**32))
+def test_sets_are_read_as_they_were_written_and_counted(size, count, seed):
+    codes, prior, done = draw(*size, count, seed), PRIORS[size], []
+    content = encode_sets(codes, prior, done.append)
+    assert done == group_sizes(count)
     assert list(decode_sets(content, count, prior)) == np.sort(codes, axis=1).tolist()
 
 
@@ -45,37 +46,14 @@ def test_groups_grow_with_what_is_written():
     assert group_sizes(1000) == [1, 1, 2, 4, 8, 16, 32, *[64] * 14, 40]
 
 
-def test_many_images_are_coded_in_their_order_and_counted():
-    codes, prior = draw(30, 8, 200), PRIORS[30, 8]
-    done: list[int] = []
-    content = encode_sets(codes, prior, done.append)
-    assert done == group_sizes(200)
-    assert list(decode_sets(content, 200, prior)) == np.sort(codes, axis=1).tolist()
-
-
-@pytest.mark.parametrize("size, num_codes", [(40, 6), (300, 16)])
-def test_equally_likely_sets_take_no_more_bits_than_their_number(size, num_codes):
+def test_equally_likely_sets_take_no_more_bits_than_their_number():
     """What an order tells is not in the file: log2 C(K, N) bits a set are enough."""
-    prior = ExactPrior(uniform_prior(SetPrior(size, width=4, depth=1, heads=1)), num_codes)
-    bits, sizes = math.log2(math.comb(size, num_codes)), {}
+    prior = ExactPrior(uniform_prior(SetPrior(300, width=4, depth=1, heads=1)), 16)
+    bits, sizes = math.log2(math.comb(300, 16)), {}
     for count in (1, 10, 100):
-        content = encode_sets(draw(size, num_codes, count), prior)
-        sizes[count] = 8 * len(content)
+        sizes[count] = 8 * len(encode_sets(draw(300, 16, count), prior))
         assert sizes[count] < count * bits * 1.0001 + 32
     assert sizes[100] > 99 * bits
-
-
-def test_likely_sets_are_short():
-    """Entries that the prior expects, whatever is known, take few bits."""
-    network = SetPrior(50, width=4, depth=1, heads=1)
-    expected = np.where(np.arange(50) < 5, 12.0, 0.0)
-    prior = make_prior(
-        network, lambda name, shape: expected if name == "logits/bias" else np.zeros(shape)
-    )
-    exact = ExactPrior(prior, 4)
-    likely, unlikely = draw(5, 4, 100), 5 + draw(45, 4, 100)
-    assert abs(8 * len(encode_sets(likely, exact)) - 100 * math.log2(5)) < 40
-    assert len(encode_sets(unlikely, exact)) > 100 * 7
 
 
 def test_every_other_content_is_refused_or_other_sets():
@@ -100,10 +78,3 @@ def test_every_other_content_is_refused_or_other_sets():
     for count in (4, 6):
         with pytest.raises(InputError, match="damaged"):
             list(decode_sets(content, count, prior))
-
-
-def test_another_prior_does_not_read_it():
-    content = encode_sets(draw(12, 4, 9), PRIORS[12, 4])
-    other = ExactPrior(random_prior(SetPrior(12, width=8, depth=1, heads=2), seed=1), 4)
-    with pytest.raises(InputError, match="damaged"):
-        list(decode_sets(content, 9, other))

@@ -78,31 +78,19 @@ def test_the_codes_of_the_vectors():
 
 
 @each_vector
-def test_every_changed_byte_is_noticed(contents, content):
-    for index in range(len(content)):
-        for change in (1, 2, 4, 8, 16, 32, 64, 128, 255):
-            changed = bytearray(content)
-            changed[index] ^= change
-            with pytest.raises(InputError):
-                parse(bytes(changed), "file")
-
-
-@each_vector
-def test_every_cut_and_every_addition_is_noticed(contents, content):
-    for length in range(len(content)):
+def test_every_change_cut_and_addition_is_noticed(contents, content):
+    wrong = [content + b"\0", *(content[:length] for length in range(len(content)))]
+    for index, byte in enumerate(content):
+        wrong += [content[:index] + bytes([byte ^ x]) + content[index + 1 :] for x in (1, 128, 255)]
+    for each in wrong:
         with pytest.raises(InputError):
-            parse(content[:length], "file")
-        with pytest.raises(InputError):
-            parse(content[length:] if length else content + b"\0", "file")
+            parse(each, "file")
 
 
-def test_another_version_is_named():
+def test_another_version_and_another_kind_of_file_are_named():
     content = bytes.fromhex(TEXTS[FIXED])
     with pytest.raises(InputError, match=r"version 2 of the format .* reads 1: use"):
         parse(finish(content[:4] + b"\2" + content[5:-8]), "file")
-
-
-def test_another_kind_of_file_is_named():
     with pytest.raises(InputError, match=r"photo\.png is not a file of codes"):
         parse(b"\x89PNG\r\n\x1a\n", "photo.png")
 
@@ -115,29 +103,24 @@ NAMES = zlib.compress(b"a\0b\0c\0")
     [
         (head(NAMES, kind=3), "its head is wrong"),
         (head(NAMES, code=2), "its head is wrong"),
-        (head(zlib.compress(b"1234a\0b\0"), code=1), "does not hold 3 names"),
-        (head(zlib.compress(b"123"), code=1, count=1), "does not hold 1 names"),
         (head(NAMES, length=2**32 - 1), "its head is wrong"),
         (head(NAMES, length=3), "its list has another length"),
         (head(NAMES + b"x"), "its list has another length"),
+        (head(zlib.compress(bytes(MAX_LIST + 1), 1), count=MAX_LIST), "another length"),
         (head(b"no zlib"), "cannot be decompressed"),
+        (head(zlib.compress(b"123"), code=1, count=1), "does not hold 1 names"),
         (head(NAMES, count=2**32 - 1), "does not hold 4,294,967,295 names"),
-        (head(NAMES, count=2), "does not hold 2 names"),
         (head(zlib.compress(b""), count=0), "does not hold 0 names"),
         (head(zlib.compress(b"a\0b\0c\0d")), "does not hold 3 names"),
         (head(zlib.compress(b"a\0\xff\0c\0")), "not UTF-8"),
         (head(zlib.compress(b"a\0../b\0c\0")), "not a path below a folder"),
         (head(zlib.compress(b"a\0b\0a\0")), "two images would become 'a.png'"),
-        (head(zlib.compress(b"a\0\0c\0")), "is empty"),
-        (head(zlib.compress(b"a\0" * 10**4), count=10**4), "two images would become"),
-        (head(zlib.compress(bytes(MAX_LIST + 1), 1), count=MAX_LIST), "another length"),
     ],
-    ids=range(18),
+    ids=range(14),
 )
 def test_claims_of_a_head_are_believed_only_as_far_as_bytes_are_there(body, words):
-    with pytest.raises(InputError, match=words) as refused:
+    with pytest.raises(InputError, match=f"^file is damaged: .*{words}"):
         parse(finish(body), "file")
-    assert str(refused.value).startswith("file is damaged: ")
 
 
 def test_no_images_and_too_long_names_are_refused(monkeypatch):

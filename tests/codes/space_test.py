@@ -36,7 +36,7 @@ def codes_of_a_space(draw: st.DrawFn) -> tuple[CodeSpace, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_codes, codebook_size", [(1, 1), (1, 7), (2, 5), (3, 6), (4, 4)])
+@pytest.mark.parametrize("num_codes, codebook_size", [(1, 7), (3, 6), (4, 4)])
 def test_order_is_that_of_itertools(kind, num_codes, codebook_size):
     space = CodeSpace(num_codes, codebook_size, kind)
     every = np.array(list(ALL[kind](range(codebook_size), num_codes)))
@@ -49,7 +49,7 @@ def test_order_is_that_of_itertools(kind, num_codes, codebook_size):
 
 @settings(max_examples=60)
 @given(codes_of_a_space())
-def test_round_trip(case):
+def test_ranks_are_read_back_and_have_the_order_of_the_codes(case):
     space, codes = case
     ranks = space.rank(codes)
     expected = np.asarray(space.canonical(codes))
@@ -102,23 +102,27 @@ def test_codes_are_those_of_a_space_or_refused(case, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_codes, size", [(1, 1), (2, 4), (4, 4), (64, 512), (256, 8192)])
-def test_ceilings_count_the_messages(kind, num_codes, size):
+@pytest.mark.parametrize("num_codes, size", [(1, 1), (4, 4), (16, 512), (256, 4096)])
+def test_ranks_take_as_many_bytes_as_the_ceiling_has(kind, num_codes, size):
     space = CodeSpace(num_codes, size, kind)
     bits = math.log2(space.num_messages)
     assert space.ceiling_bits == (pytest.approx(bits) if bits else 0)
+    codes = [np.arange(num_codes), np.arange(size - num_codes, size)]
+    ranks = space.rank(codes)
+    assert ranks.shape == (2, math.ceil(math.ceil(space.ceiling_bits) / 8))
+    np.testing.assert_array_equal(space.unrank(ranks), codes)
 
 
-def test_the_default_takes_13_bytes_and_a_sequence_18():
+def test_the_default_takes_13_bytes_a_sequence_18_and_150_codes_of_256_own_entries_150():
     space = CodeSpace(16, 512)
     assert space.bytes_per_image == 13
     assert CodeSpace(16, 512, "positional").bytes_per_image == 18
-    first, last = np.arange(16)[None], 511 - np.arange(16)[None]
-    assert numbers(space.rank(first)) == [0]
-    assert numbers(space.rank(last)) == [math.comb(512, 16) - 1]
+    assert numbers(space.rank(511 - np.arange(16)[None])) == [math.comb(512, 16) - 1]
+    space = CodeSpace(150, 150 * 256, own_entries=True)
+    assert (space.ceiling_bits, space.bytes_per_image) == (1200, 150)
 
 
-@pytest.mark.parametrize("each", [1, 3, 4])
+@pytest.mark.parametrize("each", [1, 4])
 def test_codes_of_latents_with_entries_of_their_own_are_sequences(each):
     space, first = CodeSpace(3, 3 * each, own_entries=True), each * np.arange(3)
     every = np.array(list(itertools.product(range(each), repeat=3))) + first
@@ -139,23 +143,6 @@ def test_codes_of_latents_with_entries_of_their_own_are_sequences(each):
         assert space.check([[0, 1, each]], distinct=False).shape == (1, 3)
 
 
-def test_150_codes_of_256_entries_each_take_150_bytes():
-    space = CodeSpace(150, 150 * 256, own_entries=True)
-    assert (space.ceiling_bits, space.bytes_per_image) == (1200, 150)
-    with pytest.raises(ValueError, match="150 latents cannot share 32000 entries"):
-        CodeSpace(150, 32_000, own_entries=True)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_codes, size", [(16, 512), (128, 2048), (256, 4096)])
-def test_ranks_take_as_many_bytes_as_the_ceiling_has(kind, num_codes, size):
-    rng, space = np.random.default_rng(0), CodeSpace(num_codes, size, kind)
-    codes = np.sort([rng.permutation(size)[:num_codes] for _ in range(3)], axis=1)
-    ranks = space.rank(codes)
-    assert ranks.shape == (3, math.ceil(math.ceil(space.ceiling_bits) / 8))
-    np.testing.assert_array_equal(space.unrank(ranks), codes)
-
-
 @pytest.mark.parametrize("count", [0, 9_000])  # none, or more than are ranked at once
 def test_any_number_of_images_is_ranked(count):
     codes, space = np.arange(count)[:, None] % 300, CodeSpace(1, 300)
@@ -168,7 +155,7 @@ def test_any_number_of_images_is_ranked(count):
         ((3, 2, "matching"), "3 distinct codes cannot come from 2"),
         ((2, 5, "sets"), "'sets' is unknown: use one of matching, nearest, positional"),
         ((0, 5, "nearest"), "num_codes = 0"),
-        ((2, 0, "positional"), "codebook_size = 0"),
+        ((150, 32_000, "matching", "auto", True), "150 latents cannot share 32000 entries"),
     ],
 )
 def test_spaces_that_are_none_are_refused(arguments, words):
@@ -177,7 +164,7 @@ def test_spaces_that_are_none_are_refused(arguments, words):
 
 
 @pytest.mark.parametrize("kind, count", [("matching", 120), ("nearest", 220), ("positional", 1000)])
-def test_ranks_beyond_the_last_are_refused(kind, count):
+def test_ranks_beyond_the_last_or_of_another_form_are_refused(kind, count):
     space = CodeSpace(3, 10, kind)
     size = space.bytes_per_image
     ranks = np.frombuffer((count - 1).to_bytes(size) + count.to_bytes(size), np.uint8)
@@ -185,24 +172,20 @@ def test_ranks_beyond_the_last_are_refused(kind, count):
     assert space.unrank(ranks[:1]).shape == (1, 3)
     with pytest.raises(InputError, match="image 1 has a rank beyond the last"):
         space.unrank(ranks)
+    for other in (np.zeros((1, size + 1), np.uint8), np.zeros((1, size), int), ranks[0]):
+        with pytest.raises(ValueError, match=rf"uint8 \[M, {size}\]"):
+            space.unrank(other)
 
 
-@pytest.mark.parametrize("ranks", [np.zeros((1, 2), np.uint8), np.zeros((1, 1), int), np.zeros(1)])
-def test_ranks_of_another_form_are_refused(ranks):
-    with pytest.raises(ValueError, match=r"uint8 \[M, 1\]"):
-        CodeSpace(3, 10).unrank(ranks)
-
-
-@pytest.mark.parametrize("as_dict", [False, True])
-def test_the_space_of_a_config(tiny_config, as_dict):
+def test_the_space_of_a_config(tiny_config):
     config = tiny_config.with_fields({"quantizer.kind": "nearest", "quantizer.method": "greedy"})
-    found = CodeSpace.of(config.to_dict() if as_dict else config)
-    assert found == CodeSpace(8, 32, "nearest", "greedy")
-    assert {found: 1}[CodeSpace(8, 32, "nearest", "greedy")]  # hashable
+    expected = CodeSpace(8, 32, "nearest", "greedy")
+    for each in (config, config.to_dict()):
+        assert CodeSpace.of(each) == expected and hash(CodeSpace.of(each)) == hash(expected)
 
 
 @pytest.mark.parametrize("kind", ["matching", "nearest"])
-@pytest.mark.parametrize("num_codes, size", [(1, 2), (3, 6), (3, 4), (20, 300), (299, 300)])
+@pytest.mark.parametrize("num_codes, size", [(1, 2), (20, 300), (299, 300)])
 def test_without_columns_of_binomials_the_ranks_are_the_same(kind, num_codes, size, monkeypatch):
     rng, space = np.random.default_rng(0), CodeSpace(num_codes, size, kind)
     codes = np.array([rng.choice(size, num_codes, kind == "nearest") for _ in range(20)])

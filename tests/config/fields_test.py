@@ -24,12 +24,18 @@ def test_choices_and_limits_are_those_of_what_uses_the_fields():
     assert {n: network.minimum_size for n, network in BACKBONES.items()} == check.SMALLEST_IMAGES
 
 
-def test_every_field_has_a_type_a_description_and_a_sound_default():
+def test_every_field_has_a_type_a_description_a_sound_default_and_a_finite_limit():
     for field in fields.all_fields():
         assert type(field.default) is field.type in (bool, int, float, str), field
         assert field.description and not field.description.endswith("."), field
-        assert field.limit is None or field.limit.holds(field.default), field
+        if field.limit:
+            assert field.limit.holds(field.default), field
+            if field.type is not str:
+                assert not any(map(field.limit.holds, (float("inf"), float("nan")))), field
     check_config(Config(), training=False)
+    limits = {field.name: field.limit for field in fields.all_fields()}
+    for name in ("model.encoder_depth", "model.decoder_depth", "quantizer.codebook_size"):
+        assert not limits[name].holds(10**7)
 
 
 def test_what_flags_change_is_the_same_config():
@@ -57,17 +63,20 @@ def test_a_config_is_frozen_and_copied_with_other_values():
         ({"model.widht": 3}, "model.widht is unknown"),
         ({"modle.width": 3}, "modle.width is unknown"),
         ({"seed.width": 3}, "seed.width is unknown"),
+        ({"a" * 10**6: 1}, f"{'a' * 60} is unknown"),
         ({"model.width": 1.5}, "model.width = 1.5 must be of type int"),
         ({"model.width": True}, "model.width = True must be of type int"),
         ({"model.remat": 1}, "model.remat = 1 must be of type bool"),
         ({"data.path": None}, "data.path = None must be of type str"),
+        ({"loss.l1": 10**400}, f"loss.l1 = 1{'0' * 17}..."),
         ({"model": 3}, "model = 3 must be a section"),
     ],
+    ids=range(10),
 )
-def test_fields_of_no_config_are_named(changes, fault):
+def test_fields_of_no_config_are_named_in_short(changes, fault):
     with pytest.raises(InputError) as refusal:
         Config().with_fields(changes)
-    assert str(refusal.value) == fault
+    assert str(refusal.value).startswith(fault) and len(str(refusal.value)) < 200
 
 
 def test_every_missing_field_is_named():
@@ -82,36 +91,10 @@ def test_the_page_of_all_fields_is_up_to_date():
     assert path.read_text() == table.page(), "python -m pivq_jax.config.table > docs/config.md"
 
 
-def test_no_number_is_unlimited():
-    """Neither in a config file nor in what comes with a model from elsewhere."""
-    for field in fields.all_fields():
-        if field.limit and field.type is not str:
-            assert not field.limit.holds(float("inf")), field
-            assert not field.limit.holds(float("nan")), field
-    limits = {field.name: field.limit for field in fields.all_fields()}
-    for name in ("model.encoder_depth", "model.decoder_depth", "quantizer.codebook_size"):
-        assert not limits[name].holds(10**7)
-
-
-def test_a_table_of_positions_that_takes_gigabytes_is_refused():
+def test_a_table_of_gigabytes_and_a_value_of_megabytes_are_refused_in_short():
     sizes = {"data.image_size": 8192, "model.patch_size": 2}
     with pytest.raises(InputError, match=r"2,147,483,648 must be at most 16,777,216: raise"):
         check_config(Config().with_fields(sizes), training=False)
-
-
-@pytest.mark.parametrize("value", [10**400, "x" * 10_000, [[[[]]]] * 1000], ids=type)
-def test_a_value_of_another_type_is_shown_in_short(value):
-    with pytest.raises(InputError, match=r"^loss\.l1 = .* must be of type float$") as refusal:
-        Config().with_fields({"loss.l1": value})
-    assert len(str(refusal.value)) < 200
-
-
-@pytest.mark.parametrize("name", ["model.output", "optimizer.name", "quantizer.kind"])
-def test_a_value_of_a_million_characters_is_shortened(name):
-    config = Config().with_fields({name: "a" * 10**6})
-    with pytest.raises(InputError, match=f"{name} = 'aaaa") as refusal:
-        check.check_fields(config)
-    assert len(str(refusal.value)) < 300
-    with pytest.raises(InputError, match="is unknown") as refusal:
-        Config.from_dict({**Config().to_dict(), "a" * 10**6: 1})
+    with pytest.raises(InputError, match=r"model\.output = 'aaaa") as refusal:
+        check.check_fields(Config().with_fields({"model.output": "a" * 10**6}))
     assert len(str(refusal.value)) < 300

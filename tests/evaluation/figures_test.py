@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from pivq_jax.evaluation import figures
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -50,27 +48,17 @@ def test_figures_are_printed_in_groups_with_real_against_real_below_samples(caps
     assert real[1] == "training images: real against real" and real[-1].strip() == "0.9"
     assert averaged[-1].strip() == "0.1" and len({len(line) for line in groups[3][1:]}) == 1
     assert "None" not in text and "train_seconds" not in text
-
-
-@pytest.mark.parametrize(
-    "network, name",
-    [
-        ("VGG16 (ImageNet), relu4_3", "VGG-FID"),
-        ("AlexNet (ImageNet), third ReLU", "AlexNet-FID"),
-        ("Inception-v3 of 2015 as in pytorch-fid", "FID"),
-    ],
-)
-def test_only_the_distance_of_inception_is_called_fid(network, name):
-    metrics = METRICS | {"feature_network": network}
-    assert figures.distribution(metrics).header[2] == name
-    assert figures.named(metrics, "Reconstruction").rows[-1][0] == f"r{name}"
-
-
-def test_an_evaluation_without_samples_has_no_table_of_them(capsys):
     figures.print_metrics({"step": 60, "images": 3, "psnr": 1.0, "left_out": {}})
     groups = capsys.readouterr().out.strip().split("\n\n")
     titles = [group.splitlines()[0] for group in groups]
     assert titles == ["Model", "Reconstruction of 3 test images"]
+
+
+def test_only_the_distance_of_inception_is_called_fid():
+    for network, name in (("AlexNet", "AlexNet-FID"), ("Inception-v3 of 2015", "FID")):
+        metrics = METRICS | {"feature_network": network}
+        assert figures.distribution(metrics).header[2] == name
+        assert figures.named(metrics, "Reconstruction").rows[-1][0] == f"r{name}"
 
 
 def test_the_page_explains_all_names():

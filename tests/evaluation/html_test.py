@@ -49,10 +49,8 @@ def test_page():
     assert reader.found["p"] == ["A < B"]
     assert reader.found["td"] == ["pi", "3.14", "n", "12,000"]
     assert reader.found["pre"] == ["a <b>\n  c"]
-    assert reader.found["a"] == [
-        "Pictures",
-        "Command",
-    ]  # the first section stands above the contents
+    # The first section stands above the contents.
+    assert reader.found["a"] == ["Pictures", "Command"]
     assert reader.links == reader.targets[1:] and len({*reader.targets}) == 3
     assert reader.found["figcaption"] == ['a "face"']
     assert reader.sources == ["data:image/png;base64," + base64.b64encode(png).decode()]

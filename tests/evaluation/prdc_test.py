@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import neighbours
 from pivq_jax.evaluation.features import Features
-from pivq_jax.evaluation.prdc import compare_features, compare_images, prdc
+from pivq_jax.evaluation.prdc import compare_images, prdc
 
 
 def package(real, fake, k):
@@ -112,14 +112,7 @@ def test_near_ties_are_settled_as_the_package_rounds_them():
     assert min(np.sum(lengths < 1), np.sum(lengths == 1), np.sum(lengths > 1)) > 5
     # k = 1: all real radii are 1. The package needs a sixth image: two, far away.
     real = np.vstack([real, [[50, 0], [51, 0]]]).astype(np.float32)
-    ours = prdc(real, fake, 1)
-    assert ours == package(real, fake, 1)
-    assert ours.density == np.mean(
-        [
-            np.sum(np.sqrt(np.square(row - fake.astype(float)).sum(1).astype("f")) < 1)
-            for row in real
-        ]
-    ) * len(real) / len(fake)
+    assert prdc(real, fake, 1) == package(real, fake, 1)
 
 
 @hypothesis.given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([-20, -3, 1, 30]))
@@ -135,53 +128,21 @@ def test_order_scale_and_sign_do_not_matter(seed, k, exponent):
     assert prdc(factor * real[:, order], factor * fake[:, order], k) == values
 
 
-@hypothesis.given(st.integers(0, 10**6), st.integers(1, 11))
-@hypothesis.settings(max_examples=15)
-def test_bounds_and_growth_in_k(seed, k):
-    real, fake = normal(seed, 60, 16), normal(seed + 1, 60, 16)
-    values, wider = prdc(real, fake, k), prdc(real, fake, k + 1)
-    for value in (values.precision, values.recall, values.coverage):
-        assert 0 <= value <= 1
-    assert 0 <= values.density <= 60 / k
-    assert values.precision <= min(1, values.density * k)
-    for name in ("precision", "recall", "coverage"):
-        assert getattr(wider, name) >= getattr(values, name)
-    # The roles of the sets change with precision and recall.
-    swapped = prdc(fake, real, k)
-    assert (swapped.recall, swapped.precision) == (values.precision, values.recall)
-
-
-def test_k_plus_one_images_suffice():
-    real = np.array([[0.0], [1.0], [10.0]], np.float32)
-    values = prdc(real, np.array([[0.5], [9.5], [40.0]], np.float32), 2)
-    # Real radii 10, 9, 10; fake radii 39.5, 30.5, 39.5.
-    assert values == pytest.approx((2 / 3, 1, (6 / 3) / 2, 1))
-
-
 @pytest.mark.parametrize(
     "change, words",
     [
         (lambda r, f: (r[:5], f, 5), "real features are of 5 images: at least 6"),
-        (lambda r, f: (r, f[:2], 5), "fake features are of 2 images"),
         (lambda r, f: (r, f, 0), "k = 0"),
         (lambda r, f: (r, f[:, :8], 5), "16 and 8 numbers"),
-        (lambda r, f: (r[0], f, 5), "shape"),
         (lambda r, f: (r[:, :0], f[:, :0], 5), "shape"),
         (lambda r, f: (r, f.astype(str), 5), "dtype"),
-        (lambda r, f: (r, f * np.float32(1e20), 5), "beyond 1e\\+15"),
+        (lambda r, f: (r, f * np.float32(1e20), 5), "fake features of image 0 .* beyond"),
+        (lambda r, f: (r, np.where(f == f[7, 3], np.nan, f), 5), "fake features of image 7"),
     ],
 )
 def test_bad_input_is_named(change, words):
     with pytest.raises(InputError, match=words):
         prdc(*change(normal(0, 20, 16), normal(1, 20, 16)))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_broken_features_name_their_image(value):
-    fake = normal(1, 20, 16)
-    fake[7, 3] = value
-    with pytest.raises(InputError, match="fake features of image 7"):
-        prdc(normal(0, 20, 16), fake)
 
 
 def test_blocks_are_of_a_bounded_size_and_change_no_value(monkeypatch):
@@ -193,22 +154,13 @@ def test_blocks_are_of_a_bounded_size_and_change_no_value(monkeypatch):
     assert prdc(real, fake, 5) == package(real, fake, 5)
 
 
-def test_fid_and_prdc_of_one_pair_of_sets_are_those_of_their_packages(pytorch_fid):
+def test_fid_and_prdc_are_those_of_their_packages_also_of_quadrants(pytorch_fid):
     real, fake = normal(0, 60, 8), 1.1 * normal(1, 50, 8) + np.float32(0.3)
-    found = compare_features(real, fake, 3)
+    quadrants = normal(2, 60, 12), normal(3, 50, 12)
+    found = compare_images(*map(Features, (real, fake), quadrants), 3)
+    assert found.pop("quadrants") == prdc(*quadrants, 3)._asdict()
     assert list(found) == ["fid", "precision", "recall", "density", "coverage"]
     assert tuple(found.values())[1:] == package(real, fake, 3)
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (real, fake)]
     expected = pytorch_fid(*moments[0], *moments[1])
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_quadrants_are_judged_by_features_of_their_own():
-    rng = np.random.default_rng(0)
-    real, fake = (
-        Features(*(rng.normal(size=(40, size)).astype(np.float32) for size in (3, 12)))
-        for _ in range(2)
-    )
-    found = compare_images(real, fake, 5)
-    assert found.pop("quadrants") == prdc(real.quadrants, fake.quadrants, 5)._asdict()
-    assert found == compare_features(real.whole, fake.whole, 5)

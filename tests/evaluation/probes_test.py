@@ -62,8 +62,8 @@ def sklearn_fit(features, labels, strength):
     return weights, bias - mean @ weights
 
 
-@pytest.mark.parametrize("penalty", [0.3, pytest.param(0.03, marks=pytest.mark.slow)])
-def test_fit_is_the_optimum_of_scikit_learn(penalty, monkeypatch):
+def test_fit_is_the_optimum_of_scikit_learn(monkeypatch):
+    penalty = 0.3
     monkeypatch.setattr(logistic, "TOLERANCE", 0.005)  # no other test has data of this shape
     data = problem(400, seed=1)
     start = probes.fit_probes(data, SIZES, 0.5)
@@ -80,9 +80,8 @@ def test_fit_is_the_optimum_of_scikit_learn(penalty, monkeypatch):
         for a, classes in enumerate(SIZES):
             labels, strength, expected = data.labels[:, a], strengths[a], optima[a]
             weights, bias = fit.weights[:, a, :classes], fit.bias[a, :classes]
-            assert not fit.weights[:, a, classes:].any() and np.all(
-                fit.bias[a, classes:] == -np.inf
-            )
+            assert not fit.weights[:, a, classes:].any()
+            assert np.all(fit.bias[a, classes:] == -np.inf)
             ours = objective(weights, bias, data.features, labels, strength)
             theirs = objective(*expected, data.features, labels, strength)
             assert ours == pytest.approx(theirs, rel=2e-4)
@@ -132,12 +131,10 @@ def test_code_features():
     np.testing.assert_array_equal(placed.sum(-1), 1)
 
 
-@pytest.mark.parametrize("kind", ["positional", "nearest", "matching"])
+@pytest.mark.parametrize("kind", ["positional", "nearest"])
 def test_of_many_features_the_frequent_ones_are_kept(monkeypatch, kind):
     rng = np.random.default_rng(0)
     train, other = rng.geometric(0.3, (200, 6)) % 40, rng.integers(0, 40, (50, 6))
-    if kind == "matching":  # distinct
-        train, other = np.argsort(rng.random((250, 40)) * np.arange(1, 41))[:, :6].reshape(2, -1, 6)
     whole, whole_other = probes.code_features(CodeSpace(6, 40, kind), [train, other])
     monkeypatch.setattr(probes, "MAX_CODE_FEATURES", 30)
     kept, kept_other = probes.code_features(CodeSpace(6, 40, kind), [train, other])
@@ -231,13 +228,21 @@ def test_classes_that_a_split_lacks(planted):
     assert probes.probe_attributes(train, validation, few, FACTORS).accuracy[1] == 1.0
 
 
-@pytest.mark.parametrize(("split", "name"), [*enumerate(("training", "validation", "test"))])
-def test_an_attribute_of_one_class_is_left_out(planted, split, name):
-    splits = list(planted)
-    splits[split] = relabel(splits[split], 1, lambda c: 0 * c + 2)
-    result = probes.probe_attributes(*splits, FACTORS)
-    assert result.names == ("two", "four")
-    assert result.left_out == {"three": f"every {name} image has three = z"}
+@pytest.mark.parametrize(
+    ("split", "values", "message"),
+    [
+        (0, [3], "every training image has three = z"),
+        (1, [3], "every validation image has three = z"),
+        (2, [3, 0], "every test image has three = z"),
+        (2, [0], "no test image has a known value of three"),
+    ],
+)
+def test_an_attribute_of_no_or_one_known_class_is_left_out(planted, split, values, message):
+    factors = {**FACTORS, "three": ("unknown", *FACTORS["three"])}
+    splits = [relabel(data, 1, lambda c: c + 1) for data in planted]
+    splits[split] = relabel(splits[split], 1, lambda c: np.resize(values, len(c)))
+    result = probes.probe_attributes(*splits, factors)
+    assert result.left_out == {"three": message} and result.names == ("two", "four")
     assert len(result.accuracy) == 2 and result.importance.shape[1] == 2
     assert result.accuracy[0] == 1.0
 
@@ -263,26 +268,11 @@ def test_images_of_unknown_value_are_left_out_of_its_probe(planted):
     np.testing.assert_allclose(found.weights, expected.weights, atol=2e-2)
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (0, "no test image has a known value of three"),
-        (3, "every test image has three = z"),
-    ],
-)
-def test_an_attribute_of_no_or_one_known_class_is_left_out(planted, value, message):
-    factors = {**FACTORS, "three": ("unknown", *FACTORS["three"])}
-    train, validation, test = (relabel(data, 1, lambda c: c + 1) for data in planted)
-    test = relabel(test, 1, lambda c: np.where(np.arange(len(c)) % 2, value, 0))
-    result = probes.probe_attributes(train, validation, test, factors)
-    assert result.left_out == {"three": message} and result.names == ("two", "four")
-
-
 def test_what_cannot_be_probed_is_refused(planted):
     train, validation, test = planted
     alike = train._replace(features=0 * train.features)
-    with pytest.raises(InputError, match="all training images have the same features"):
+    with pytest.raises(InputError, match="the same features"):
         probes.probe_attributes(alike, validation, test, FACTORS)
     one = [Labelled(data.features, 0 * data.labels[:, :1]) for data in planted]
-    with pytest.raises(InputError, match="no attribute to probe: every training image has two = a"):
+    with pytest.raises(InputError, match="no attribute to probe: every training image"):
         probes.probe_attributes(*one, {"two": "ab"})

@@ -7,9 +7,6 @@ import json
 import math
 import re
 import shlex
-import shutil
-import sys
-from typing import Any
 
 import jax
 import numpy as np
@@ -23,16 +20,6 @@ from pivq_jax.evaluation.session import Session
 from pivq_jax.evaluation.verdict import verdict
 from tests.parameters import with_settings
 
-STAGES = (
-    "reconstruction",
-    "perceptual",
-    "attributes",
-    "samples",
-    "distribution",
-    "neighbours",
-    "copies",
-)
-
 
 @pytest.fixture(scope="module")
 def test_split(trained, commands):
@@ -44,25 +31,25 @@ def test_split(trained, commands):
     return np.stack([source[i]["image"] for i in range(len(source))])
 
 
-def test_nothing_is_left_out_and_features_are_named(trained):
-    assert trained.metrics["left_out"] == {}  # the folder has no labels, so nothing to probe
-    assert "VGG16" in trained.metrics["feature_network"]
-    for names in figures.NAMES.values():
-        asked = {n for n in names if not n.startswith(("prior", "probe"))}
-        assert asked <= trained.metrics.keys()
-
-
-def test_samples_and_baselines_are_measured_alike(trained):
+def test_no_figure_is_left_out_and_samples_and_baselines_are_measured_alike(trained, test_split):
     metrics = trained.metrics
-    names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
-    parts = ("quadrants", "k3")
-    compared = [{n: metrics[n] for n in (*names, *parts)}, *metrics["baselines"].values()]
+    assert metrics["left_out"] == {}  # the folder has no labels, so nothing to probe
+    assert "VGG16" in metrics["feature_network"] and metrics["step"] == 60
+    for group in figures.NAMES.values():
+        asked = {name for name in group if not name.startswith(("prior", "probe"))}
+        assert asked <= metrics.keys()
+    assert metrics["images"] == metrics["real_images"] == len(test_split)
+    assert (metrics["image_size"], metrics["num_codes"], metrics["codebook_size"]) == (32, 32, 512)
+    assert metrics["train_images_per_second"] == pytest.approx(60 * 16 / metrics["train_seconds"])
+    assert metrics["sample_images_per_second"] > 0
+    names, parts = ["fid", "precision", "recall", "density", "coverage"], ["quadrants", "k3"]
     assert set(metrics["baselines"]) == {"training images", "averaged pairs"}
-    for row in compared:
-        for found in (row[part] for part in parts):
-            assert tuple(found) == names[2:] and all(map(math.isfinite, found.values()))
-        assert tuple(row) == (*names, *parts) and all(math.isfinite(row[n]) for n in names)
-        assert all(0 <= row[n] <= 1 for n in ("precision", "recall", "coverage"))
+    for row in metrics["baselines"].values():
+        assert list(row) == ["sample_images", *names, *parts]
+    for row in (metrics, *metrics["baselines"].values()):
+        assert all(math.isfinite(row[name]) for name in names)
+        for part in parts:
+            assert list(row[part]) == names[1:] and all(map(math.isfinite, row[part].values()))
     # A model of sixty steps draws worse faces than real ones are.
     assert metrics["baselines"]["training images"]["fid"] < metrics["fid"]
 
@@ -81,58 +68,12 @@ def test_report_is_one_page_with_every_picture(trained):
     assert f"<td>{trained.metrics['psnr']:.3g}</td>" in text
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles[:3] == ["Verdict", "Command and config", "Model"]
-    assert [html.escape(x) for x in verdict(trained.metrics)] == re.findall(
-        r"<p>(.*?)</p>", text.split("<nav>")[0]
-    )
+    said = re.findall(r"<p>(.*?)</p>", text.split("<nav>")[0])
+    assert [html.escape(x) for x in verdict(trained.metrics)] == said
     command, config = map(html.unescape, re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL))
     assert shlex.split(command)[1:3] == ["-m", "pivq_jax.main"]
     assert {*trained.arguments} <= {*shlex.split(command)}
     assert "data.image_size = 32\n" in config and f"<td>{pivq_jax.__version__}</td>" in text
-
-
-def test_the_command_is_that_of_the_page_and_nothing_is_evaluated_again_for_it(
-    trained_model, tmp_path, monkeypatch
-):
-    done: list[Session] = []
-    monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
-    session = Session(trained_model, load_dataset("random", image_size=16), tmp_path)
-    kept = []
-    for name in ("first", "second one"):
-        monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-m", name])
-        report.write_report(session)
-        kept.append((tmp_path / "report" / "counted.json").read_bytes())
-    text = html.unescape((tmp_path / "report" / "index.html").read_text())
-    assert "<pre>python -m 'second one'</pre>" in text and "python -m first" not in text
-    assert len(done) == 1 and kept[0] == kept[1]
-
-
-@pytest.mark.slow
-def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands, tmp_path):
-    """Computed again are only the stages that were lost, of another step, or left out."""
-    workdir = tmp_path / "run"
-    shutil.copytree(trained.workdir, workdir)
-    (workdir / "metrics.json").unlink()
-    folder = workdir / "report"
-    (folder / "attributes.json").unlink()
-    stale = json.loads((folder / "samples.json").read_text())
-    stale["made_for"]["step"] = 59
-    (folder / "samples.json").write_text(json.dumps(stale))
-    marked = json.loads((folder / "distribution.json").read_text())
-    marked["metrics"]["fid"] = 123.0  # would be lost if the stage ran again
-    (folder / "distribution.json").write_text(json.dumps(marked))
-    missing = json.loads((folder / "neighbours.json").read_text())
-    missing.pop("metrics")
-    missing["left_out"] = "a file was missing"
-    (folder / "neighbours.json").write_text(json.dumps(missing))
-
-    done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", "--mode=evaluate")
-    assert done.code == 0, done.stderr
-    again = re.findall(r"evaluating, \d of 7: (\w+)", done.stderr)
-    assert again == ["attributes", "samples", "neighbours"]
-    metrics = json.loads((workdir / "metrics.json").read_text())
-    speed = {"sample_images_per_second": metrics["sample_images_per_second"]}  # measured again
-    assert metrics == trained.metrics | {"fid": 123.0} | speed
-    assert {path.stem for path in folder.glob("*.json")} == set(STAGES)
 
 
 def test_a_stage_that_the_data_does_not_allow_is_left_out_with_its_reason(tiny_run):
@@ -153,93 +94,52 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
     data = load_dataset("random", image_size=16)
     fewer = dataclasses.replace(data, test=first_images(data.test, 100))
-    settings: dict[str, Any] = {"batch_size": 8, "samples": 40, "neighbours": 1}
-    more = settings | {"samples": 41}
-    older = dataclasses.replace(trained_model, step=trained_model.step - 1)
-    # Those of another run may have the same step and seconds.
-    params = jax.tree.map(lambda x: x + 1, trained_model.params)
-    finetuned = dataclasses.replace(trained_model, params=params)
-    near, less = (
-        dataclasses.replace(trained_model, config=trained_model.config.with_fields(field))
-        for field in ({"sample.nearest_of": 7}, {"sample.fraction": 0.3})
-    )
-    for model, images, asked, expected in (
-        (trained_model, data, settings, 1),
-        (trained_model, data, settings, 1),
-        (trained_model, fewer, settings, 2),
-        (trained_model, fewer, more, 3),
-        (older, fewer, more, 4),
-        (finetuned, data, settings, 5),
-        (near, data, settings, 6),
-        (less, data, settings, 7),
-        (trained_model, data, settings, 8),
+    model = with_settings(trained_model, batch_size=8, samples=40, neighbours=1)
+    other_params = jax.tree.map(lambda x: x + 1, model.params)
+    for changed, images, expected in (
+        (model, data, 1),
+        (model, data, 1),
+        (model, fewer, 2),
+        (with_settings(model, samples=41), fewer, 3),
+        (dataclasses.replace(model, step=model.step - 1), data, 4),
+        # Weights of another run may have the same step and seconds.
+        (dataclasses.replace(model, params=other_params), data, 5),
+        (model, data, 6),
+        (
+            dataclasses.replace(model, config=model.config.with_fields({"sample.nearest_of": 7})),
+            data,
+            7,
+        ),
     ):
-        session = Session(with_settings(model, **asked), images, tmp_path)
-        metrics = report.write_report(session)
-        assert len(done) == expected and metrics["psnr"] == 1.0
+        session = Session(changed, images, tmp_path)
+        assert report.write_report(session)["psnr"] == 1.0 and len(done) == expected
     kept = tmp_path / "report" / "counted.json"
     whole = json.loads(kept.read_text())
-    assert "fraction" not in whole["made_for"]  # so that earlier reports, all of 0.5, still hold
-    lost = [whole | {"pictures": held} for held in (["deleted"], 3)]
-    for damaged in ({}, [], whole | {"metrics": 3}, *lost):
+    for damaged in ([], whole | {"metrics": 3}, whole | {"pictures": ["deleted"]}):
         kept.write_text(json.dumps(damaged))
         assert report.write_report(session)["psnr"] == 1.0
-    assert len(done) == 13
+    assert len(done) == 10
 
     def interrupted(session):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(report, "STAGES", {"counted": interrupted})
     with pytest.raises(KeyboardInterrupt):
-        report.write_report(Session(with_settings(older, **asked), images, tmp_path))
+        report.write_report(Session(model, data, tmp_path))
     assert not kept.exists()  # beside which pictures of the other weights may stand
 
 
-def test_only_pictures_of_an_evaluation_are_deleted(trained_model, tmp_path, monkeypatch):
+def test_only_pictures_of_an_evaluation_are_deleted_and_other_images_are_warned_of(
+    trained_model, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(report, "STAGES", {})
     (folder := tmp_path / "report").mkdir()
     for name in ("atlas", "mine"):
         (folder / f"{name}.png").touch()
     data = load_dataset("random", image_size=16)
-    report.write_report(Session(trained_model, data, tmp_path))
+    report.evaluate_model(Session(trained_model, data, tmp_path))
     assert {path.name for path in folder.iterdir()} == {"index.html", "mine.png"}
-
-
-@pytest.mark.slow
-def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
-    trained, trained_model, small_folder, commands, tmp_path
-):
-    """Same run, other images, and more neighbours than test images: no figure of before."""
-    workdir = tmp_path / "run"
-    shutil.copytree(trained.workdir, workdir)
-    done = commands.run(
-        *trained.arguments[:-1],
-        f"--workdir={workdir}",
-        "--mode=evaluate",
-        f"--config.data.path={small_folder}",
-        "--config.evaluate.neighbours=50",
-        "--config.evaluate.samples=20",
-    )
-    assert done.code == 0, done.stderr
-    assert "warning: these are not the images, splits and labels of the training" in done.stdout
-    assert "warning" not in trained.finished.stdout
-    assert len(re.findall(r"evaluating, \d of 7: (\w+)", done.stderr)) == 7
-    metrics = json.loads((workdir / "metrics.json").read_text())
-    assert metrics["psnr"] != trained.metrics["psnr"] and "fid" not in metrics
-    assert "too few for k = 50 neighbours" in metrics["left_out"]["distribution"]
-    text = (workdir / "report" / "index.html").read_text()
-    assert "too few for k = 50 neighbours" in text
-    psnr = re.findall(r"<td>PSNR, dB</td><td>(.*?)</td>", text)
-    assert psnr == [f"{metrics['psnr']:.3g}"]
-
-
-def test_metrics_of_the_run(trained, test_split):
-    metrics = trained.metrics
-    assert metrics["step"] == 60 and metrics["images"] == len(test_split)
-    assert metrics["real_images"] == len(test_split)
-    assert (metrics["image_size"], metrics["num_codes"], metrics["codebook_size"]) == (32, 32, 512)
-    assert metrics["train_images_per_second"] == pytest.approx(60 * 16 / metrics["train_seconds"])
-    assert metrics["sample_images_per_second"] > 0
+    assert "warning: these are not the images" in capsys.readouterr().out
 
 
 def test_psnr_and_l1_are_means_over_the_images_of_rounded_output(

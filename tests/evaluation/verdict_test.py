@@ -39,6 +39,9 @@ def test_all_is_good_from_half_of_the_way_on_and_beyond_real_images():
     assert "FID 0.5 (real 1, averaged 5)" in said[0]
     assert "copied share of samples, 0.25, is not above" in said[1]
     assert len(said) == 3 and not {*said} & {*REMEDIES}
+    said = verdict(GOOD_METRICS | {"copied_share": 0.5, "feature_network": "VGG16 (ImageNet)"})
+    assert "VGG-FID 0.5 (" in said[0] and "rVGG-FID 2.9 (" in said[0]
+    assert "copied share of samples, 0.5, is above that of test images, 0.25" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -46,9 +49,7 @@ def test_all_is_good_from_half_of_the_way_on_and_beyond_real_images():
     [
         ({"rfid": 5.0}, BAD, "rFID", RECONSTRUCT),
         ({"rfid": 3.1, "fid": 6.0, "recall": 0.0}, FAIR, "rFID", RECONSTRUCT),
-        ({"fid": 3.1}, FAIR, "FID", TORN),
         ({"fid": 5.1}, BAD, "FID", TORN),
-        ({"precision": 0.69}, FAIR, "precision", TORN),
         ({"density": 0.2, "recall": 0.1}, BAD, "density", TORN),
         ({"recall": 0.59}, FAIR, "recall", ALIKE),
         ({"coverage": 0.5}, BAD, "coverage", ALIKE),
@@ -60,22 +61,12 @@ def test_a_figure_that_is_not_good_has_a_remedy_the_first_of_its_kind(changed, k
     assert said[-2:] == [remedy, MORE] and len({*said} & {*REMEDIES}) == 1
 
 
-def test_the_distance_of_vgg_has_its_name():
-    said = verdict(GOOD_METRICS | {"feature_network": "VGG16 (ImageNet)"})
-    assert "VGG-FID 0.5 (" in said[0] and "rVGG-FID 2.9 (" in said[0]
-
-
 def test_where_averages_are_as_good_as_real_images_only_a_low_figure_says_something():
     baselines = {"training images": REAL, "averaged pairs": AVERAGED | {"precision": 0.95}}
     for precision, kind in ((0.84, BAD), (0.86, SILENT), (1.0, SILENT)):
         said = verdict(GOOD_METRICS | {"baselines": baselines, "precision": precision})
         assert judged(said)[kind] == {"precision"}
         assert (TORN in said) == (kind == BAD)
-
-
-def test_copies_are_those_above_the_share_of_test_images():
-    said = verdict(GOOD_METRICS | {"copied_share": 0.5})
-    assert "copied share of samples, 0.5, is above that of test images, 0.25" in said[1]
 
 
 def test_what_is_missing_is_not_judged():

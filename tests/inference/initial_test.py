@@ -5,7 +5,6 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.convert import workdir_from_file
 from pivq_jax.inference.opening import initial_arrays
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
@@ -30,16 +29,10 @@ def published(config, params, tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize(
-    "kind", ["published", "file", pytest.param("workdir", marks=pytest.mark.slow)]
-)
-def test_all_is_taken_of_the_same_model(config, params, published, tmp_path, capsys, kind):
-    sources = {"published": published, "file": published / "model.safetensors"}
-    if kind == "workdir":
-        sources[kind] = tmp_path / "run"
-        workdir_from_file(sources["file"], sources[kind])
-        capsys.readouterr()
-    taken = initial_arrays(str(sources[kind]), config)
+@pytest.mark.parametrize("name", ["", "model.safetensors"])
+def test_all_is_taken_of_the_same_model(config, params, published, capsys, name):
+    source = published / name
+    taken = initial_arrays(str(source), config)
     held = flatten_dict(params)
     assert taken.keys() == held.keys()
     for path, array in held.items():
@@ -47,7 +40,7 @@ def test_all_is_taken_of_the_same_model(config, params, published, tmp_path, cap
     (line,) = capsys.readouterr().out.splitlines()
     count, total = len(held), sum(array.size for array in held.values())
     assert line == (
-        f"starting from {sources[kind]}, step 7: {count} of {count} arrays are taken,"
+        f"starting from {source}, step 7: {count} of {count} arrays are taken,"
         f" {total:,} of {total:,} parameters"
     )
 
@@ -69,27 +62,15 @@ def not_taken(config, published, capsys) -> tuple[str, list[str]]:
     "field, value, there, left",
     [
         ("model.num_codes", 4, 8, "encoder/queries: [8, 16] there, [4, 16] here"),
-        ("quantizer.codebook_size", 64, 32, "quantizer/codebook: [32, 8] there, [64, 8] here"),
-        ("data.image_size", 32, 16, "decoder/queries: [16, 16] there, [64, 16] here"),
-        (
-            "model.local_output",
-            True,
-            False,
-            "decoder/local_output/kernels: none there, [16, 16, 48] here",
-        ),
-        ("model.output", "patch", "conv", "decoder/output/pixels/bias: [12] there, [48] here"),
-        (
-            "model.output",
-            "patch",
-            "conv",
-            "decoder/output/conv/kernel: [3, 3, 8, 8] there, none here",
-        ),
+        ("model.local_output", True, False, "kernels: none there, [16, 16, 48] here"),
+        ("model.output", "patch", "conv", "conv/kernel: [3, 3, 8, 8] there, none here"),
     ],
 )
 def test_what_does_not_fit_is_named(config, published, capsys, field, value, there, left):
     line, others = not_taken(config.with_fields({field: value}), published, capsys)
     assert line.endswith(f"; it has {field} = {there}")
-    assert left in others and (len(others) == 1 or field == "model.output"), others
+    assert any(each.endswith(left) for each in others)
+    assert len(others) == 1 or field == "model.output"
 
 
 def test_the_codebook_is_left_to_k_means_if_the_run_begins_without_one(config, published, capsys):
@@ -100,13 +81,9 @@ def test_the_codebook_is_left_to_k_means_if_the_run_begins_without_one(config, p
 
 
 def test_weights_of_which_nothing_fits_and_missing_ones_are_refused(config, published):
-    other = {
-        "model.width": 32,
-        "model.code_dim": 16,
-        "model.patch_size": 8,
-        "model.output": "patch",
-    }
-    other |= {"quantizer.codebook_size": 64, "model.mlp_ratio": 3}
+    other = {"width": 32, "code_dim": 16, "patch_size": 8, "output": "patch", "mlp_ratio": 3}
+    other = {f"model.{name}": value for name, value in other.items()}
+    other["quantizer.codebook_size"] = 64
     error = r"nothing in .* fits this config \(it has model.code_dim = 8, .*codebook_size = 32\)"
     with pytest.raises(InputError, match=error):
         initial_arrays(str(published), config.with_fields(other))

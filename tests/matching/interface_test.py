@@ -19,43 +19,25 @@ OFTEN = [
 ]
 
 
-@pytest.mark.parametrize(
-    "cost",
-    [
-        np.zeros(3, np.float32),
-        np.zeros((2, 3), np.complex64),
-        np.full((2, 3), None),
-    ],
-)
-def test_refuses_unfit_arrays(cost):
-    with pytest.raises(ValueError, match="cost has"):
-        match(cost)
-
-
-def test_refuses_more_pairs_than_32_bits_number():
+def test_what_is_no_problem_is_refused():
+    for cost in (np.zeros(3, np.float32), np.zeros((2, 3), np.complex64), np.full((2, 3), None)):
+        with pytest.raises(ValueError, match="cost has"):
+            match(cost)
     greedy = partial(match, method="greedy")  # the quickest to trace
     jax.eval_shape(greedy, jax.ShapeDtypeStruct((46_340, 46_340), jnp.float32))
     with pytest.raises(ValueError, match=r"\(N \+ 1\) \* K must be below 2\^31"):
         jax.eval_shape(greedy, jax.ShapeDtypeStruct((46_340, 46_341), jnp.float32))
-
-
-def test_refuses_an_unknown_method():
     with pytest.raises(ValueError, match="shortest_path"):
         match(COST, "hungarian")
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (0, 2, 3), (0, 3, 2), (2, 0, 5)])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 2, 3), (0, 3, 2), (2, 0, 5)])
 def test_an_empty_problem_costs_nothing_and_an_empty_batch_has_no_results(shape):
     result = match(np.zeros(shape, np.float32))
     assert result.columns.tolist() == np.full(shape[:-1], -1).tolist()  # no rows, or none to take
     assert result.columns.dtype == jnp.int32 and result.converged.dtype == bool
     assert result.cost.tolist() == result.gap.tolist() == np.zeros(shape[:-2]).tolist()
     assert result.converged.shape == shape[:-2] and result.converged.all()
-
-
-def test_an_empty_batch_comes_out_of_jit_and_vmap():
-    one = lambda cost: match(cost).columns  # noqa: E731
-    assert jax.jit(jax.vmap(one))(jnp.zeros((0, 2, 3))).shape == (0, 2)
 
 
 @pytest.mark.parametrize("method", QUICK)
@@ -91,54 +73,39 @@ def test_when_maximizing_minus_infinity_forbids_and_infinity_is_no_number():
 
 
 @pytest.mark.parametrize("method", OFTEN)
-def test_the_cost_of_a_problem_with_nan_is_nan(method):
+def test_bad_problems_have_no_cost_and_leave_their_neighbours_alone(method):
     cost = COST.copy()
     cost[0, 0, np.argmax(cost[0, 0])] = np.nan  # no entry that any method would choose
     cost[1, 1, np.argmax(cost[1, 1])] = -np.inf
     cost[2, :2, 1:] = np.inf
-    total = np.asarray(match(cost, method).cost)
-    assert np.isnan(total[:2]).all() and total[2] == np.inf and np.isfinite(total[3:]).all()
-
-
-@pytest.mark.parametrize("method", OFTEN)
-def test_bad_problems_leave_their_neighbours_alone(method):
-    cost = COST.copy()
-    cost[0, 0, 0], cost[1, 2, 3], cost[2, :, 3:] = np.nan, -np.inf, np.inf
     result = match(cost, method)
+    assert np.isnan(result.cost[:2]).all() and result.cost[2] == np.inf
+    assert np.isfinite(result.cost[3:]).all() and np.isinf(result.gap[:3]).all()
     assert result.converged.tolist() == [False] * 3 + [True] * 3
-    assert np.isinf(result.gap[:3]).all()
     np.testing.assert_array_equal(result.columns[3:], match(COST, method).columns[3:])
     assert all(len(set(row)) == 5 for row in result.columns.tolist())
 
 
-@pytest.mark.parametrize(
-    "method", ["shortest_path", "auction", pytest.param("greedy", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", QUICK)
 def test_vmap_jit_and_map_agree(method):
     want = match(COST, method).columns
     one = lambda cost: match(cost, method).columns  # noqa: E731
-    np.testing.assert_array_equal(jax.jit(jax.vmap(one))(COST), want)
     np.testing.assert_array_equal(jax.jit(lambda c: jax.lax.map(one, c))(COST), want)
-    nested = jax.vmap(jax.vmap(one))(COST.reshape(2, 3, 5, 9))
+    nested = jax.jit(jax.vmap(jax.vmap(one)))(COST.reshape(2, 3, 5, 9))
     np.testing.assert_array_equal(nested.reshape(6, 5), want)
+    assert jax.jit(jax.vmap(one))(jnp.zeros((0, 2, 3))).shape == (0, 2)
 
 
 @pytest.mark.parametrize("method", OFTEN)
-@pytest.mark.parametrize("columns", [pytest.param(5, marks=pytest.mark.slow), 9])
-def test_works_where_users_want_64_bits(method, columns):
-    want = match(COST[..., :columns], method)
+def test_works_where_users_want_64_bits_or_strict_promotion(method):
+    want = match(COST, method)
     with jax.enable_x64(True):
-        found = match(COST[..., :columns], method)
+        found = match(COST, method)
     assert found.columns.dtype == jnp.int32 and found.cost.dtype == jnp.float32
     np.testing.assert_array_equal(found.columns, want.columns)
-
-
-@pytest.mark.parametrize(
-    "method", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in ("greedy", "auto"))]
-)
-def test_works_under_strict_promotion(method):  # ott-jax does not
-    with jax.numpy_dtype_promotion("strict"):
-        assert match(COST, method).converged.all()
+    if method != "sinkhorn":  # ott-jax does not
+        with jax.numpy_dtype_promotion("strict"):
+            assert match(COST, method).converged.all()
 
 
 @pytest.mark.parametrize("method", OFTEN)
@@ -157,32 +124,29 @@ def test_gradient_is_the_matching(method):
     assert np.isfinite(jax.grad(around)(latents)).all()
 
 
-def test_half_precision_is_upcast():
+def test_half_precision_is_upcast_and_a_batch_may_be_deep_or_none():
     cost = jnp.asarray(COST, jnp.bfloat16)
     result = match(cost)
     assert result.cost.dtype == jnp.float32
     problems.check(np.asarray(cost.astype(jnp.float32)), result, exact=True)
-
-
-def test_a_single_problem_and_a_deep_batch():
     assert match(COST[0]).columns.shape == (5,)
     assert match(COST.reshape(1, 2, 3, 5, 9)).gap.shape == (1, 2, 3)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e36])
+@pytest.mark.parametrize("scale", [1e-30, 1e36])
 def test_scale_does_not_matter(scale):
     cost = COST * np.float32(scale)
-    for method in ("shortest_path", "auction"):
+    for method in QUICK:
         result = match(cost, method)
         assert result.converged.all()
         np.testing.assert_array_equal(result.columns, match(COST, method).columns)
 
 
-@pytest.mark.parametrize("method", ["shortest_path", "auction"])
-@pytest.mark.parametrize("mask", [1e4, 1e9, np.finfo(np.float32).max])
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.8])
-@pytest.mark.parametrize("shape", [pytest.param((24, 24), marks=pytest.mark.slow), (16, 40)])
-def test_huge_costs_hide_no_others(method, mask, share, shape):
+@pytest.mark.parametrize("method", QUICK)
+@pytest.mark.parametrize("mask", [1e4, np.finfo(np.float32).max])
+@pytest.mark.parametrize("share", [0.02, 0.8])
+def test_huge_costs_hide_no_others(method, mask, share):
+    shape = (16, 40)
     rng = np.random.default_rng(0)
     cost = rng.random((6, *shape)).astype(np.float32)
     cost[rng.random(cost.shape) < share] = mask
@@ -205,7 +169,7 @@ from jax.sharding import PartitionSpec as P
 from pivq_jax.matching import match
 mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 cost = np.random.default_rng(0).normal(size=(16, 12, 20)).astype(np.float32)
-solve = lambda cost: match(cost, {method!r})
+solve = lambda cost: match(cost, "auction")
 mapped = jax.shard_map(
     solve, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
 sharded = jax.jit(mapped).lower(cost).compile()
@@ -216,9 +180,6 @@ print("same")
 """
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param("shortest_path", marks=pytest.mark.slow), "auction"]
-)
-def test_sharded_over_eight_devices_without_a_collective(commands, method):
-    done = commands.run(code=SHARDED.format(method=method), devices=8)
+def test_sharded_over_eight_devices_without_a_collective(commands):
+    done = commands.run(code=SHARDED, devices=8)
     assert done.code == 0 and done.stdout.strip() == "same", done.stderr

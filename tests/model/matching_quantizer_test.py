@@ -1,4 +1,4 @@
-"""The layer in models of other people, in Linen and NNX, and its values and gradients by NumPy."""
+"""The layer in models of other people, in Linen and NNX, and its values by SciPy."""
 
 from functools import partial
 
@@ -48,6 +48,12 @@ def loss_of(made, quantized):
     )
 
 
+def assert_learned(losses, before, after):
+    assert losses[-1] < 0.7 * losses[0]
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, after)
+    assert len(jax.tree.leaves(moved)) == 7 and all(jax.tree.leaves(moved)), moved
+
+
 def test_a_linen_model_with_feature_maps_learns():
     model, optimizer = LinenAutoencoder(), optax.adam(1e-2)
     params = model.init(jax.random.key(1), IMAGES)["params"]
@@ -65,9 +71,7 @@ def test_a_linen_model_with_feature_maps_learns():
     for _ in range(30):
         params, state, loss = step(params, state)
         losses.append(loss)
-    assert losses[-1] < 0.7 * losses[0]
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), first, params)
-    assert all(jax.tree.leaves(moved)), moved
+    assert_learned(losses, first, params)
 
 
 def test_an_nnx_model_with_feature_maps_learns():
@@ -82,14 +86,11 @@ def test_an_nnx_model_with_feature_maps_learns():
 
     start = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     losses = [step(model, optimizer) for _ in range(30)]
-    assert losses[-1] < 0.7 * losses[0]
-    now = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), start, now)
-    assert len(jax.tree.leaves(moved)) == 7 and all(jax.tree.leaves(moved)), moved
+    assert_learned(losses, start, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("shape", [(3, 6, 5), (2, 2, 3, 5), (2, 1, 2, 3, 5)])
+@pytest.mark.parametrize("shape", [(3, 6, 5), (2, 1, 2, 3, 5)])
 def test_values_are_those_of_scipy_in_the_shape_and_dtype_of_the_input(shape, dtype):
     latents = jax.random.normal(jax.random.key(2), shape, dtype)
     layer = MatchingQuantizer(9, partial(match_latents, method="shortest_path"))
@@ -109,27 +110,6 @@ def test_values_are_those_of_scipy_in_the_shape_and_dtype_of_the_input(shape, dt
     error = np.mean((flat - codebook[columns]) ** 2)
     np.testing.assert_allclose(quantized.codebook_loss, error, rtol=1e-4)
     np.testing.assert_allclose(quantized.commitment_loss, error, rtol=1e-4)
-
-
-def test_gradients_pass_straight_through_and_entries_follow_their_loss():
-    latents = jax.random.normal(jax.random.key(4), (2, 2, 3, 5))
-    layer = MatchingQuantizer(9)
-    params = layer.init(jax.random.key(5), latents)
-    weights = jax.random.normal(jax.random.key(6), latents.shape)
-    straight = jax.grad(lambda x, p: jnp.sum(weights * layer.apply(p, x).vectors), (0, 1))
-    to_latents, to_params = straight(latents, params)
-    np.testing.assert_allclose(to_latents, weights, rtol=1e-6)
-    assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(to_params))
-
-    codebook = params["params"]["quantizer"]["codebook"]
-    indices = layer.apply(params, latents).indices
-    expected = np.zeros_like(codebook)
-    difference = 2 * (np.asarray(codebook)[indices] - np.asarray(latents)) / latents.size
-    np.add.at(expected, np.asarray(indices), difference)
-    (pulled,) = jax.tree.leaves(jax.grad(lambda p: layer.apply(p, latents).codebook_loss)(params))
-    np.testing.assert_allclose(pulled, expected, rtol=1e-5, atol=1e-7)
-    to_latents = jax.grad(lambda x: layer.apply(params, x).commitment_loss)(latents)
-    np.testing.assert_allclose(to_latents, -difference, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

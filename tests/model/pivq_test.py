@@ -86,9 +86,8 @@ def test_positional_decoder_sees_the_order():
     "output, local, image_size, patch_size, batch, dtype",
     [
         ("conv", True, 16, 8, 1, "float32"),
-        ("patch", False, 24, 4, 3, "bfloat16"),
         ("conv", False, 64, 16, 2, "bfloat16"),
-        ("patch", True, 15, 5, 2, "float32"),
+        ("patch", True, 15, 5, 2, "bfloat16"),
     ],
 )
 def test_shapes_and_types(output, local, image_size, patch_size, batch, dtype):
@@ -153,29 +152,6 @@ def test_an_unknown_kind_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind, dtype, set_depth",
-    [("matching", "float32", 1), ("positional", "bfloat16", 0), ("nearest", "float32", 0)],
-)
-def test_gradients_are_finite_and_reach_every_parameter(kind, dtype, set_depth):
-    model, params = initialised(dtype=dtype, kind=kind, set_depth=set_depth, decoder_depth=1)
-    images = noise((2, 16, 16, 3))
-
-    @jax.jit
-    @jax.grad
-    def gradient(params):
-        predictions, quantized = model.apply({"params": params}, images)
-        losses = quantized.codebook_loss + 0.25 * quantized.commitment_loss
-        return jnp.mean(jnp.abs(predictions - images)) + losses
-
-    for path, value in jax.tree_util.tree_leaves_with_path(gradient(params)):
-        name = jax.tree_util.keystr(path)
-        assert value.dtype == jnp.float32, name
-        assert np.all(np.isfinite(value)), name
-        assert np.any(value != 0), name
-
-
-@pytest.mark.slow
 def test_rematerialisation_changes_memory_not_gradients():
     images = noise((2, 16, 16, 3))
 
@@ -187,12 +163,12 @@ def test_rematerialisation_changes_memory_not_gradients():
     plain = jax.jit(jax.grad(lambda p: loss(model, p)))(params)
     remat = jax.jit(jax.grad(lambda p: loss(make(remat=True), p)))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, remat)
-    given_anyway = sum(x.size for x in jax.tree.leaves(params))
-    kept = []
+    held = []
     for m in (model, make(remat=True)):
         pull_back = jax.eval_shape(lambda p, m=m: jax.vjp(functools.partial(loss, m), p)[1], params)
-        kept.append(sum(x.size for x in jax.tree.leaves(pull_back)) - given_anyway)
-    assert kept[1] < kept[0] / 4  # more than a third if the encoder or the decoder keeps its own
+        held.append(sum(x.size for x in jax.tree.leaves(pull_back)))
+    given_anyway = sum(x.size for x in jax.tree.leaves(params))
+    assert held[1] - given_anyway < (held[0] - given_anyway) / 4
 
 
 def test_config_gives_every_field(tiny_config):

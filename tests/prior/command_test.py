@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import os
-import re
 import shutil
-import signal
 
 import jax
 import numpy as np
@@ -14,18 +12,15 @@ import pytest
 import pivq_jax
 from pivq_jax.commands.task import Task
 from pivq_jax.common.errors import InputError
-from pivq_jax.config import load_config
 from pivq_jax.evaluation import stages
 from pivq_jax.prior import __main__ as command
-from tests.conftest import start_pair
 from tests.main_test import CODES, ENTRIES, assert_refused
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["train", "--workdir=/no/run"], ["holds no run (no config.json): train first"]),
-        (["train", "--pretrained=toon_faces"], ["published model: give the --workdir of a run"]),
+        (["train", "--workdir=/no/run"], ["holds no run", "train first"]),
         (["train", "--output=x", "--workdir=/no/run"], ["--output is for sample, not train"]),
         (["--workdir=/no/run"], ["train or sample or evaluate"]),
     ],
@@ -33,12 +28,6 @@ from tests.main_test import CODES, ENTRIES, assert_refused
 def test_mistakes_get_one_line(commands, tmp_path, arguments, words):
     assert_refused(commands.run(*arguments, module="prior", directory=tmp_path), *words)
     assert not list(tmp_path.iterdir())
-
-
-def test_help_says_what_the_words_do(commands):
-    done = commands.run("train", "--help", module="prior")
-    assert done.code == 0 and not done.stderr
-    assert re.findall(r"^  (\w+) {2,}\w", done.stdout, re.MULTILINE) == [*command.COMMANDS]
 
 
 def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_path, monkeypatch):
@@ -60,9 +49,6 @@ def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_p
     assert len(os.listdir(out)) == 11
     with pytest.raises(InputError, match="no prior: train one"):
         command.sample(Task(config, tmp_path, with_parents))
-    alone = dataclasses.replace(model, parents=None)  # as that of a run
-    command.sample(Task(config, tmp_path / "run", alone))
-    assert os.listdir(tmp_path / "run") == ["prior_samples.png"]
 
 
 @pytest.mark.slow
@@ -97,41 +83,3 @@ def test_a_prior_is_trained_and_sampled(commands, trained, tmp_path):
         model.sample_prior(jax.random.key(0), 1, temperature=0)
     with pytest.raises(ValueError, match="count = 0"):
         model.sample_prior(jax.random.key(0), 0)
-
-
-# Steps take the place of opening the model, after which those of the prior begin.
-PRIOR = """
-import sys, time
-from pathlib import Path
-from pivq_jax.prior import __main__ as command
-from pivq_jax.commands import task
-from pivq_jax.common.stopping import Interrupted, stop_requests
-
-def load(workdir):
-    with stop_requests() as asked:
-        for step in range(1, 100_000):
-            time.sleep(0.01)
-            if step == 20:
-                (workdir / "{index}").touch()
-            if stop := asked():
-                raise Interrupted(stop, step)
-
-task.load = load
-how = "--distributed={how}"
-sys.argv = ["", "train", "--config=toon_faces:smoke", "--workdir={workdir}", how]
-command.run()
-"""
-
-
-@pytest.mark.slow
-def test_several_processes_that_train_a_prior_stop_at_one_step(commands, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(load_config("toon_faces:smoke").to_dict()))
-    pair = start_pair(
-        lambda index, how: commands.start(code=PRIOR.format(index=index, how=how, workdir=tmp_path))
-    )
-    ready = [tmp_path / name for name in "01"]
-    pair[1].kill_when(lambda: all(path.exists() for path in ready), signal.SIGTERM)
-    done = [command.wait() for command in pair]
-    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
-    last = [one.stdout.splitlines()[-1] for one in done]
-    assert last[0] == last[1] and last[0].startswith("stopped at step ")

@@ -35,7 +35,7 @@ def energy(codes, images, visible) -> np.ndarray:
     return np.asarray(completion.visible_error(decoded, images, visible))
 
 
-@pytest.mark.parametrize("hidden", [0, pytest.param(4, marks=pytest.mark.slow), 7])
+@pytest.mark.parametrize("hidden", [0, 7])
 def test_no_replacement_of_one_code_fits_better(hidden, monkeypatch):
     monkeypatch.setattr(completion, "SINGLE", N * K)  # the search sees them all
     truth, start = sets(20, seed=1), sets(20, seed=2)
@@ -69,16 +69,6 @@ def test_multisets_may_repeat_codes_and_have_more_of_them_than_entries():
     how = np.zeros_like(truth), jnp.asarray(images, jnp.float32), visible
     found = completion.fit_visible(space, codebook, grey, *how)
     np.testing.assert_array_equal(found, truth)
-
-
-def test_one_wrong_code_is_found():
-    truth = sets(30, seed=1)
-    start = truth.copy()
-    for row in start:
-        row[0] = np.setdiff1d(np.arange(K), row)[5]
-    images, visible = decode(CODEBOOK[truth]).clip(-1, 1), jnp.ones((30, SIZE, SIZE, 1))
-    found = np.asarray(fit_visible(decode, start, images, visible))
-    assert np.mean((found == truth).all(1)) > 0.7
 
 
 def test_no_step_is_worse_and_the_last_one_changes_nothing(monkeypatch):

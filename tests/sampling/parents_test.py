@@ -26,8 +26,7 @@ def chamfer(a: np.ndarray, b: np.ndarray) -> float:
     return apart.min(0).mean() + apart.min(1).mean()
 
 
-@pytest.mark.parametrize("parents", [2, 3])
-@pytest.mark.parametrize("nearest_of", [POOL - 1, 1000])
+@pytest.mark.parametrize("parents, nearest_of", [(2, 1000), (3, POOL - 1)])
 def test_the_nearest_of_all_images_are_parents(parents, nearest_of):
     groups = near(count=200, parents=parents, nearest_of=nearest_of)
     assert groups.shape == (200, parents) and groups.dtype == np.int32
@@ -83,19 +82,8 @@ def test_without_a_choice_all_parents_are_random(parents, nearest_of):
     np.testing.assert_array_equal(near(parents=parents, nearest_of=nearest_of), expected)
 
 
-@pytest.mark.parametrize(
-    "codes, codebook, message",
-    [
-        (CODES[:, 1:], CODEBOOK, "codes_a has shape"),
-        (CODES.astype(np.float32), CODEBOOK, "give integers"),
-        (CODES, CODEBOOK[1:], "codebook has shape"),
-    ],
-)
-def test_codes_of_another_space_are_refused(codes, codebook, message):
-    with pytest.raises(ValueError, match=message):
-        sampling.near_parents(SPACE, jax.random.key(0), 5, codes, codebook)
-
-
-def test_a_pool_that_is_too_small_is_refused():
+def test_codes_of_another_space_and_a_pool_that_is_too_small_are_refused():
+    with pytest.raises(ValueError, match="codes_a has shape"):
+        sampling.near_parents(SPACE, jax.random.key(0), 5, CODES[:, 1:], CODEBOOK)
     with pytest.raises(InputError, match="13 parents of a pool of 12 images"):
         near(parents=13, nearest_of=100)

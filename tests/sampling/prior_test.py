@@ -68,12 +68,11 @@ def test_the_loss_is_the_mean_over_orders():
     assert np.all(np.abs(np.mean(loss, axis=0) - expected) < 5 * error + 1e-4)
 
 
-@pytest.mark.parametrize("at_once", [3, 100])
-def test_a_few_sets_at_a_time_have_the_same_loss(at_once):
+def test_a_few_sets_at_a_time_have_the_same_loss():
     loss = jax.jit(prior_loss, static_argnames=("prior", "at_once"))
     key = jax.random.key(7)
     whole = loss(PRIOR, PARAMS, SETS, key)
-    np.testing.assert_allclose(loss(PRIOR, PARAMS, SETS, key, at_once), whole, rtol=1e-5)
+    np.testing.assert_allclose(loss(PRIOR, PARAMS, SETS, key, 3), whole, rtol=1e-5)
 
 
 def test_with_many_orders_the_bits_are_those_of_the_set():
@@ -84,22 +83,19 @@ def test_with_many_orders_the_bits_are_those_of_the_set():
     np.testing.assert_allclose(many, exact, atol=0.1)
 
 
-def check_frequencies(drawn, sets, probabilities):
-    """Whether only these sets are drawn, and as often as their probabilities say."""
-    drawn, left = np.asarray(drawn), len(drawn)
-    for row, p in zip(sets, probabilities, strict=True):
-        count = np.all(drawn == row, axis=1).sum()
-        assert count / len(drawn) == pytest.approx(p, abs=5 * (p / len(drawn)) ** 0.5 + 1e-3)
-        left -= count
+def test_sets_are_drawn_as_often_as_their_probability_says():
+    count = 20_000
+    blank = jnp.zeros((count, N), jnp.int32)
+    drawn = np.asarray(complete_sets(PRIOR, PARAMS, blank, jax.random.key(0)))
+    left = count
+    for row, p in zip(SETS, np.exp(log_p_of_orders()).sum(1), strict=True):
+        found = np.all(drawn == row, axis=1).sum()
+        assert found / count == pytest.approx(p, abs=5 * (p / count) ** 0.5 + 1e-3)
+        left -= found
     assert not left
 
 
-def test_sets_are_drawn_as_often_as_their_probability_says():
-    drawn = complete_sets(PRIOR, PARAMS, jnp.zeros((20_000, N), jnp.int32), jax.random.key(0))
-    check_frequencies(drawn, SETS, np.exp(log_p_of_orders()).sum(1))
-
-
-@pytest.mark.parametrize("known, passes, temperature", [(0, 1, 1.0), (1, 2, 0.5), (2, 9, 2.0)])
+@pytest.mark.parametrize("known, passes, temperature", [(0, 1, 1.0), (2, 9, 0.5)])
 def test_completions_keep_what_is_given_and_are_sets(known, passes, temperature):
     made = complete_sets(
         *(PRIOR, PARAMS, SETS, jax.random.key(1)),
@@ -121,19 +117,14 @@ def test_the_smallest_temperature_draws_the_likeliest_code():
     np.testing.assert_array_equal(drawn, np.tile(np.sort(order), (4, 1)))
 
 
-def check_independence(prior, params, num_codes):
-    """Whether a set depends neither on the batch that it is drawn in, nor on 64 bits."""
-    blank = jnp.zeros((6, num_codes), jnp.int32)
-    all_six = complete_sets(prior, params, blank, jax.random.key(2))
-    first = complete_sets(prior, params, blank[:2], jax.random.key(2))
+def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
+    blank = jnp.zeros((6, N), jnp.int32)
+    all_six = complete_sets(PRIOR, PARAMS, blank, jax.random.key(2))
+    first = complete_sets(PRIOR, PARAMS, blank[:2], jax.random.key(2))
     np.testing.assert_array_equal(all_six[:2], first)
     with jax.enable_x64(True):
-        again = complete_sets(prior, params, blank, jax.random.key(2))
+        again = complete_sets(PRIOR, PARAMS, blank, jax.random.key(2))
     np.testing.assert_array_equal(again, all_six)
-
-
-def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
-    check_independence(PRIOR, PARAMS, N)
     # JAX shuffles many rows in more rounds than few.
     many, few = (
         prior_bits(PRIOR, PARAMS, np.tile(SETS, (count, 1)), jax.random.key(2), 2)
@@ -142,18 +133,7 @@ def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
     np.testing.assert_allclose(many[:100], few, rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_codes_of_any_integer_type_are_completed():
-    network = SetPrior(300, width=8, depth=1, heads=1)
-    blank = np.zeros((20, N), np.int32)
-    weights = network.init(jax.random.key(0), blank, blank > 0)["params"]
-    whole = complete_sets(network, weights, blank, jax.random.key(3))
-    assert whole.dtype == np.int32 and whole.max() > 255
-    narrow = complete_sets(network, weights, blank.astype(np.uint8), jax.random.key(3))
-    np.testing.assert_array_equal(narrow, whole)
-
-
-@pytest.mark.parametrize("known, passes", [(N + 1, 4), (-1, 4), (0, 0)])
+@pytest.mark.parametrize("known, passes", [(N + 1, 4), (0, 0)])
 def test_completions_out_of_range_are_refused(known, passes):
     with pytest.raises(ValueError, match=rf"passes = {passes}, known = {known}"):
         complete_sets(PRIOR, PARAMS, SETS, jax.random.key(0), known=known, passes=passes)
@@ -169,7 +149,7 @@ def test_passes_add_all_missing_codes_the_first_ones_slowly(missing, passes):
         assert counts[0] < counts[-1]
 
 
-@pytest.mark.parametrize("passes", [2, 7])
+@pytest.mark.parametrize("passes", [2, 7])  # 7 are more than there are codes
 def test_the_pseudo_likelihood_is_that_of_each_group_given_the_others(passes):
     groups = [[n for n in range(N) if n % passes == group] for group in range(min(passes, N))]
     expected = 0

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
-from pivq_jax.matching import METHODS
 from pivq_jax.sampling import (
     CodeSpace,
     exchange_code,
@@ -63,26 +62,16 @@ def num_pairs(a, b, space=SPACE):
     return int(np.sum(a != b)) if space.ordered else (bag(a) - bag(b)).total()
 
 
-QUICK = ("auto", "sinkhorn")
-
-
-@pytest.mark.parametrize(
-    "method",
-    [*QUICK, *(pytest.param(x, marks=pytest.mark.slow) for x in METHODS if x not in QUICK)],
-)
-def test_every_solver_pairs_what_differs_and_keeps_what_is_common(method):
+def test_an_approximate_solver_pairs_what_differs_and_keeps_what_is_common():
     rng = np.random.default_rng(0)
     a, b = (np.stack([rng.permutation(K - 4)[:N] for _ in range(B)]) for _ in range(2))
-    first, partners, cost = map(
-        np.asarray, pair_codes(CodeSpace(N, K, method=method), CODEBOOK, a, b)
-    )
+    space = CodeSpace(N, K, method="sinkhorn")
+    first, partners, cost = map(np.asarray, pair_codes(space, CODEBOOK, a, b))
+    np.testing.assert_array_equal(first, np.sort(a))
+    np.testing.assert_array_equal(np.sort(partners), np.sort(b))
     for row_a, row_b, row, partner in zip(a, b, first, partners, strict=True):
-        np.testing.assert_array_equal(row, np.sort(row_a))
-        np.testing.assert_array_equal(np.sort(partner), np.sort(row_b))
         assert set(row[row == partner]) == set(row_a) & set(row_b)
     least = np.asarray(pair_codes(SPACE, CODEBOOK, a, b)[2]).sum(-1)
-    if method in ("auto", "shortest_path", "auction"):
-        np.testing.assert_allclose(cost.sum(-1), least, rtol=1e-5)
     assert np.all(cost.sum(-1) >= least * (1 - 1e-5))
 
 
@@ -172,15 +161,9 @@ def test_interpolation_goes_evenly_from_a_to_b_cheapest_pair_first(case):
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=KINDS)
 def test_equal_images_come_out_unchanged(space):
-    mixed = recombine(space, CODEBOOK, CODES, CODES, KEY)
-    np.testing.assert_array_equal(mixed, CODES)
+    np.testing.assert_array_equal(recombine(space, CODEBOOK, CODES, CODES, KEY), CODES)
     path = interpolate(space, CODEBOOK, CODES, CODES, 5)
     np.testing.assert_array_equal(path, np.tile(CODES, (5, 1, 1)))
-
-
-def test_entries_at_one_place_are_still_different_codes():
-    result = recombine(SPACE, np.zeros((K, D), np.float32), CODES, CODES + N, KEY)
-    assert num_pairs(CODES[0], result[0]) == N // 2
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=KINDS)
@@ -199,16 +182,13 @@ def test_pairs_have_equal_chances_and_are_chosen_for_each_image_anew(space):
         assert abs(count - other) < 5 * np.sqrt(count + other)
 
 
-@pytest.mark.parametrize(
-    "kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:]), KINDS[0]]
-)
-def test_codes_that_lie_together_are_exchanged_together(kind):
+def test_codes_that_lie_together_are_exchanged_together():
     # Two attributes of three codes each, as far apart as their own codes are near each other.
     attribute = np.arange(2 * N) % N // (N // 2)
     centres = np.random.default_rng(1).normal(size=(2, 8))
     codebook = centres[attribute] + 0.01 * np.random.default_rng(2).normal(size=(2 * N, 8))
     a = np.tile(np.arange(N, dtype=np.int32), (1000, 1))
-    result = np.asarray(recombine(CodeSpace(N, 2 * N, kind), codebook, a, a + N, KEY))
+    result = np.asarray(recombine(CodeSpace(N, 2 * N), codebook, a, a + N, KEY))
     whole = [len({attribute[code] for code in row if code < N}) == 1 for row in result]
     assert np.mean(whole) > 0.98
 
@@ -224,16 +204,15 @@ def test_an_image_depends_on_its_key_but_neither_on_its_batch_nor_on_64_bits():
     assert np.any(np.asarray(other) != np.asarray(whole))
 
 
-@pytest.mark.parametrize("kind", ["positional", "matching"])
-def test_vmap_over_images_with_traced_fractions(kind):
-    space, a, b = SPACES[kind], CODES, CODES + np.array([[1], [3], [6], [9]], np.int32)
+def test_vmap_over_images_with_traced_fractions():
+    a, b = CODES, CODES + np.array([[1], [3], [6], [9]], np.int32)
     keys = jax.random.split(jax.random.key(1), B)
     fractions = jnp.array([0.0, 0.5, 0.5, 1.0])
-    one = functools.partial(recombine, space, CODEBOOK)
+    one = functools.partial(recombine, SPACE, CODEBOOK)
     result = jax.vmap(one)(a, b, keys, fractions)
     for image in range(B):
-        wanted = int(np.round(fractions[image] * num_pairs(a[image], b[image], space)))
-        assert num_pairs(a[image], np.asarray(result[image]), space) == wanted
+        wanted = int(np.round(fractions[image] * num_pairs(a[image], b[image])))
+        assert num_pairs(a[image], np.asarray(result[image])) == wanted
         alone = one(a[image], b[image], keys[image], fractions[image])
         np.testing.assert_array_equal(result[image], alone)
 
@@ -254,9 +233,6 @@ def test_random_parents_differ_repeat_with_the_key_and_reach_all(parents, count)
     assert len(seen) == math.perm(4, parents) and all(len({*group}) == parents for group in seen)
     assert min(seen.values()) > 400 and max(seen.values()) < 600
     np.testing.assert_array_equal(random_parents(KEY, count, 4, parents), groups)
-
-
-def test_all_of_a_pool_can_be_parents():
     everyone = np.asarray(random_parents(KEY, 5, 7, 7))
     np.testing.assert_array_equal(np.sort(everyone), np.tile(np.arange(7), (5, 1)))
 
@@ -277,15 +253,6 @@ def test_many_parents_give_valid_sets_of_their_codes(case, fraction):
             continue
         assert bag(row) <= functools.reduce(operator.or_, map(bag, group))
         assert np.all(np.diff(row) > 0) if space.distinct else np.all(np.diff(row) >= 0)
-
-
-def test_two_of_many_parents_are_recombined_as_ever():
-    a, b = CODES, CODES + 5
-    key = jax.random.key(3)
-    np.testing.assert_array_equal(
-        recombine_many(SPACE, CODEBOOK, np.stack([a, b]), key, 0.4),
-        recombine(SPACE, CODEBOOK, a, b, jax.random.split(key, 1)[0], 0.4),
-    )
 
 
 @pytest.mark.parametrize(
@@ -319,27 +286,21 @@ def test_one_code_is_exchanged_like_for_like(case, code):
         cost = np.square(CODEBOOK[rest_a][:, None] - CODEBOOK[rest_b]).sum(-1)
         rows, columns = scipy.optimize.linear_sum_assignment(cost)
         assert [*gained] == [rest_b[columns[rows == list(rest_a).index(code)]][0]]
-
-
-def test_one_code_is_exchanged_at_its_places():
     a, b = np.array([[3, 1, 3, 2]]), np.array([[5, 3, 3, 7]])
-    result = exchange_code(CodeSpace(4, K, "positional"), CODEBOOK, a, b, 3)
-    np.testing.assert_array_equal(result, [[5, 1, 3, 2]])
+    placed = exchange_code(CodeSpace(4, K, "positional"), CODEBOOK, a, b, 3)
+    np.testing.assert_array_equal(placed, [[5, 1, 3, 2]])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codes_b": CODES[:, :-1]}, r"\(4, 6\) and codes_b \(4, 5\)"),
-        ({"codes_a": CODES[:0], "codes_b": CODES[:0]}, r"shape \(0, 6\): give at least one image"),
-        ({"codes_a": CODES[:, 1:], "codes_b": CODES[:, 1:]}, r"6 codes each, \[..., 6\]"),
+        ({"codes_b": CODES[:, :-1]}, "codes_b"),
+        ({"codes_a": CODES[:0], "codes_b": CODES[:0]}, "at least one image"),
+        ({"codes_a": CODES[:, 1:], "codes_b": CODES[:, 1:]}, "6 codes each"),
         ({"codes_a": CODES.astype(np.float32)}, "float32"),
-        ({"codes_a": np.int32(1), "codes_b": np.int32(1)}, r"\[..., 6\]"),
-        ({"codebook": CODEBOOK[0]}, r"\[16, D\]"),
-        ({"codebook": CODEBOOK[:5]}, r"shape \(5, 3\): give \[16, D\]"),
+        ({"codebook": CODEBOOK[:5]}, r"give \[16, D\]"),
         ({"fraction": 1.5}, r"1.5 is outside \[0, 1\]"),
-        ({"fraction": -0.1}, r"outside \[0, 1\]"),
-        ({"fraction": float("nan")}, r"nan is outside \[0, 1\]"),
+        ({"fraction": float("nan")}, "nan is outside"),
         ({"fraction": np.zeros(B)}, "give a scalar"),
     ],
 )
@@ -349,21 +310,18 @@ def test_recombine_refuses(change, message):
         recombine(SPACE, key=KEY, **arguments)
 
 
-def test_other_arguments_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="steps = 1"):
-        interpolate(SPACE, CODEBOOK, CODES, CODES, 1)
-    with pytest.raises(TypeError, match="integer"):
-        interpolate(SPACE, CODEBOOK, CODES, CODES, 2.9)
-    for fraction in (1.5, -0.5, np.nan):
-        with pytest.raises(ValueError, match="fraction = "):
-            recombine_at_random(SPACE, CODEBOOK, CODES, 1, KEY, 1, fraction=fraction)
-    for parents in (CODES[None], np.arange(3)):
-        with pytest.raises(ValueError, match="P >= 2"):
-            recombine_many(SPACE, CODEBOOK, parents, KEY)
-    for count, size, parents, message in [
-        (3, 3, 4, "4 parents of a pool of 3 images: encode more"),
-        (3, 3, 1, "parents = 1: use at least 2"),
-        (0, 3, 2, "count = 0: use at least 1"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            random_parents(KEY, count, size, parents)
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "message"),
+    [
+        (interpolate, (SPACE, CODEBOOK, CODES, CODES, 1), ValueError, "steps = 1"),
+        (interpolate, (SPACE, CODEBOOK, CODES, CODES, 2.9), TypeError, "integer"),
+        (recombine_at_random, (SPACE, CODEBOOK, CODES, 1, KEY, 1, 2, 1.5), ValueError, "fraction"),
+        (recombine_many, (SPACE, CODEBOOK, CODES[None], KEY), ValueError, "P >= 2"),
+        (random_parents, (KEY, 3, 3, 4), InputError, "4 parents of a pool of 3 images"),
+        (random_parents, (KEY, 3, 3, 1), InputError, "parents = 1: use at least 2"),
+        (random_parents, (KEY, 0, 3, 2), InputError, "count = 0: use at least 1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(function, arguments, error, message):
+    with pytest.raises(error, match=message):
+        function(*arguments)
