@@ -2,18 +2,13 @@
 
 import base64
 import contextlib
-import http.server
 import io
 import threading
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from tests.explore.image_files import picture
 
 SIZES = ((400, 850), (1600, 1000))
 CODES = """[...document.querySelectorAll(".slot")]
@@ -36,25 +31,6 @@ def served(engine: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files and prints nothing."""
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def served_files(folder: Path) -> Iterator[str]:
-    """Serves the files of a folder on localhost; their address."""
-    handler = partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
 
 
 def settle(page: Any) -> None:
@@ -87,12 +63,8 @@ def assert_shown(page: Any, engine: Any, codes: list[int]) -> None:
     """These codes are shown, and their image."""
     settle(page)
     assert codes_of(page) == codes
-    assert_same_image(pixels(page), engine.decode(np.array([codes]))[0])
-
-
-def assert_same_image(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal, but for floats that differ by less than 1e-3 around a half."""
-    difference = np.abs(found - expected.astype(int))
+    difference = np.abs(pixels(page) - engine.decode(np.array([codes]))[0].astype(int))
+    # Floats differ by less than 1e-3 around a half.
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
@@ -105,11 +77,6 @@ def by_cost(pairs: Any) -> list[int]:
     """The slots in the order in which the interpolation exchanges them."""
     order = np.argsort(pairs.cost, kind="stable")
     return [int(slot) for slot in order if pairs.a[slot] != pairs.b[slot]]
-
-
-def image_file(folder: Path, name: str = "own.png", size: tuple[int, int] = (40, 50)) -> Path:
-    picture(*size).save(folder / name)
-    return folder / name
 
 
 def drop(page: Any, target: str, *files: tuple[str, bytes]) -> None:

@@ -88,10 +88,6 @@ class FakeElement extends EventTarget {
   getContext() {
     return { putImageData: (image) => (this.painted = image) };
   }
-
-  toBlob(take) {
-    take(this.painted);
-  }
 }
 
 const elements = new Map();
@@ -117,7 +113,4 @@ const page = new EventTarget(); // the window
 globalThis.addEventListener = page.addEventListener.bind(page);
 globalThis.location = { hash: "" };
 globalThis.history = { replaceState: (state, title, hash) => (location.hash = hash) };
-const saved = [];
-URL.createObjectURL = (file) => saved.push(file) && "blob:";
-URL.revokeObjectURL = () => {};
 const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

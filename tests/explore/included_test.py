@@ -66,25 +66,3 @@ def test_the_first_click_and_the_first_step_of_the_slider_are_seen(open_page: An
     stepped = changed(before, pixels(page))
     assert clicked >= 0.05 and stepped >= 0.05
     assert page.locator("#slots .amount").first.text_content() == f"{round(100 * stepped)}%"
-
-
-def test_every_column_that_is_shown_changes_something_and_no_other(open_page: Any, engine: Engine):
-    page = open_page()
-    a, b = (engine.example(index).codes for index in engine.opening)
-    pairs = engine.pair(a, b)
-    before, effects = engine.decode(pairs.a[None])[0], {}
-    for slot in np.flatnonzero(pairs.a != pairs.b).tolist():
-        codes = pairs.a.copy()
-        codes[slot] = pairs.b[slot]
-        effects[slot] = changed(before, engine.decode(codes[None])[0])
-    seen = sorted((slot for slot in effects if effects[slot] >= 0.002), key=lambda s: -effects[s])
-    read = "all => all.map((one) => Number(one.dataset.slot))"
-    shown = page.locator("#slots .slot").evaluate_all(read)
-    assert [effects[slot] for slot in shown] == [effects[slot] for slot in seen]
-    folded = page.locator("#faint .slot")
-    assert {*folded.evaluate_all(read)} == {*effects} - {*seen}
-    assert folded.count() and folded.first.is_hidden()
-    summary = page.locator("summary")
-    assert summary.text_content().startswith(f"{folded.count()} code")
-    summary.click()
-    assert folded.first.is_visible()

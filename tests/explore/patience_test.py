@@ -1,7 +1,6 @@
 """The patience of the server with clients, and its end, over real sockets."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -21,6 +20,8 @@ from pivq_jax.explore import server as server_module
 from pivq_jax.explore.uploads import MAX_BYTES
 from tests.conftest import ROOT
 
+ASKS = b'{"code": 1}'  # of /api/neighbours
+
 
 def until(holds: Callable[[], bool]) -> None:
     """Waits a minute for what comes true in another thread."""
@@ -28,6 +29,11 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def head(path: str, method: str, length: int) -> bytes:
+    lines = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n"
+    return lines.encode()
 
 
 class Running:
@@ -57,11 +63,7 @@ class Running:
         return connection
 
     def send(self, path: str, method: str, body: bytes = b"") -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
-        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        head += f"Content-Length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body)
-        return connection
+        return self.connect(head(path, method, len(body)) + body)
 
 
 @pytest.fixture
@@ -78,8 +80,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
 def test_the_end_is_quiet_while_requests_run(running, monkeypatch, capsys):
     failed: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", failed.append)
-    body = json.dumps({"code": 1}).encode()
-    connections = [running.send("/api/neighbours", "POST", body) for _ in range(4)]
+    connections = [running.send("/api/neighbours", "POST", ASKS) for _ in range(4)]
     assert running.begun.wait(60)
     running.server.should_exit = True  # as Ctrl-C does
     ended = threading.Timer(1, running.end.set)  # after the server's patience
@@ -99,66 +100,50 @@ def status(connection: socket.socket) -> int:
         return 0
 
 
-def upload(running: Running, size: int) -> socket.socket:
-    """An upload of which a byte is missing."""
-    head = f"POST /api/encode HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n\r\n"
-    return running.connect(head.encode() + bytes(1_000))
+def upload(running: Running, size: int, path: str = "/api/encode") -> socket.socket:
+    """An upload whose end is missing."""
+    return running.connect(head(path, "POST", size) + b"abc")
 
 
 def test_the_fifth_large_file_is_refused_while_four_are_received(running):
-    stalled = [upload(running, MAX_BYTES) for _ in range(4)]
+    small = [upload(running, 10**5) for _ in range(20)]
+    assert status(running.send("/api/encode", "POST", b"no image")) == 400
+    stalled = [*small, *(upload(running, MAX_BYTES) for _ in range(4))]
     until(lambda: status(upload(running, MAX_BYTES)) == 429)
-    assert status(upload(running, 10**15)) == 429
     chunked = b"POST /api/encode HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert status(running.connect(chunked)) == 429  # it may become as large
-    assert status(running.send("/api/encode", "POST", b"no image")) == 429
     assert status(running.send("/api/model", "GET")) == 200
     for connection in stalled:
         connection.close()
     until(lambda: status(running.send("/api/encode", "POST", b"no image")) == 400)
 
 
-def test_many_small_files_keep_no_one_out(running):
-    stalled = [upload(running, 10**5) for _ in range(20)]
-    assert status(running.send("/api/encode", "POST", b"no image")) == 400
-    assert len(stalled) == 20
-
-
 def test_a_body_has_a_deadline(running, monkeypatch):
     monkeypatch.setattr(server_module, "BODY_SECONDS", 0.1)
     for path in ("encode", "decode"):
-        head = f"POST /api/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n"
-        stalled = running.connect(head.encode() + b"abc")
-        assert status(stalled) == 408
+        assert status(upload(running, 100, f"/api/{path}")) == 408
     assert status(running.send("/api/encode", "POST", b"no image")) == 400
 
 
-@pytest.mark.parametrize("start", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: b"])
-def test_a_head_has_a_deadline(running, monkeypatch, start):
+def test_a_head_has_a_deadline_also_on_a_connection_that_is_kept_alive(running, monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    stalled = running.connect(start)
-    sent = 0
+    stalled, sent = running.connect(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: b"), 0
     with contextlib.suppress(ConnectionError):
         while sent < 6_000:  # a minute: what arrives late does not help
             stalled.sendall(b"b")
             sent += 1
             time.sleep(0.01)
     assert 0 < sent < 6_000
-
-
-def test_a_connection_that_is_kept_alive_has_one_too(running, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    connection = running.send("/api/model", "GET")
-    assert status(connection) == 200
-    assert status(connection) == 0
+    kept = running.send("/api/model", "GET")
+    assert status(kept) == 200
+    assert status(kept) == 0
 
 
 def test_an_answer_that_no_one_reads_is_given_up(running, monkeypatch):
     monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
     monkeypatch.setattr(server_module, "_plain", lambda value: "a" * 10**8)
     running.end.set()
-    body = json.dumps({"code": 1}).encode()
-    connection = running.send("/api/neighbours", "POST", body)
+    connection = running.send("/api/neighbours", "POST", ASKS)
     assert running.begun.wait(60)
     until(lambda: not running.server.server_state.connections)
     with contextlib.suppress(ConnectionError):
@@ -170,7 +155,7 @@ def test_an_answer_that_no_one_reads_is_given_up(running, monkeypatch):
 
 def test_the_oldest_waiting_connection_of_a_client_makes_room(running, monkeypatch):
     monkeypatch.setattr(connections, "MOST_CONNECTIONS", 8)
-    asking = running.send("/api/neighbours", "POST", json.dumps({"code": 1}).encode())
+    asking = running.send("/api/neighbours", "POST", ASKS)
     assert running.begun.wait(60)
     waiting = [running.connect(b"GET / HTT") for _ in range(30)]
     assert status(running.send("/", "GET")) == 200
@@ -183,8 +168,7 @@ def test_the_oldest_waiting_connection_of_a_client_makes_room(running, monkeypat
 
 def test_who_has_as_many_requests_as_there_may_be_gets_no_more(running, monkeypatch):
     monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
-    body = json.dumps({"code": 1}).encode()
-    asking = [running.send("/api/neighbours", "POST", body) for _ in range(3)]
+    asking = [running.send("/api/neighbours", "POST", ASKS) for _ in range(3)]
     until(lambda: len(running.server.server_state.tasks) == 3)
     assert status(running.send("/api/model", "GET")) == 0
     running.end.set()
@@ -217,10 +201,8 @@ def test_the_second_ctrl_c_ends_the_process_whatever_it_computes(patient):
     with subprocess.Popen(command, stdout=pipe, text=True, env=environment) as process:
         assert process.stdout
         port = int(process.stdout.readline())
-        body = b'{"code": 1}'
-        head = f"POST /api/neighbours HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}"
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.sendall(f"{head}\r\n\r\n".encode() + body)
+            connection.sendall(head("/api/neighbours", "POST", len(ASKS)) + ASKS)
             assert process.stdout.readline() == "begun\n"
             process.send_signal(signal.SIGINT)
             if patient:

@@ -20,3 +20,19 @@ def test_a_reload_after_another_model_is_served_opens_that_one_and_no_link(tmp_p
     """
     found = run_js("server.js", "ServerBackend", body, tmp_path)
     assert found == ["Reload the page.", "/"]
+
+
+def test_large_files_and_a_server_that_is_gone_are_told(tmp_path):
+    body = """
+    const backend = new ServerBackend();
+    globalThis.fetch = async () => new Response('{"id": "x", "mostBytes": 2097152}');
+    await backend.model();
+    const tell = async (work) => { try { await work(); } catch (error) { return error.message; } };
+    const large = () => backend.encode(new Blob([new Uint8Array(2097153)]), "large.png");
+    const told = [await tell(large)];
+    globalThis.fetch = async () => { throw new TypeError("failed to fetch"); };
+    answer([...told, await tell(() => backend.neighbours(3))]);
+    """
+    large, gone = run_js("server.js", "ServerBackend", body, tmp_path)
+    assert large == "The file has more than 2 MB: choose a smaller one."
+    assert gone == "The server does not answer: is it still running?"

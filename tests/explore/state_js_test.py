@@ -69,3 +69,18 @@ def test_a_link_opens_the_same_codes_where_the_test_images_are_others(tmp_path):
         "codes": [1, 7],
         "example": 1,
     }
+
+
+def test_links_that_do_not_fit_are_refused_with_a_reason(tmp_path):
+    body = """
+    const model = { id: "x", kind: "matching", numCodes: 2, codebookSize: 9, examples: 2 };
+    const refused = async (link) => {
+      try { await fromFragment(link, model, null); } catch (error) { return error.message; }
+    };
+    answer(await Promise.all(given.links.map(refused)));
+    """
+    damaged = ["m=x&a=1&b=1.2&c=1.2", "m=x&a=1.1&b=1.2&c=1.2", "m=x&a=1.9&b=1.2", "m=x&a=<b>"]
+    links = ["m=other&a=e0&b=e1&c=1", "%%%", *damaged]
+    found = run_js("state.js", "fromFragment", body, tmp_path, links=links)
+    assert all("another model" in told for told in found[:2])
+    assert all("damaged" in told for told in found[2:])

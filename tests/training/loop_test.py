@@ -22,7 +22,6 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import shuffle_version
-from pivq_jax.data.sources import first_images
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
 from pivq_jax.training.objective import Phase, check_phases, phase_at, recombination_factor
@@ -66,7 +65,6 @@ def test_phases_begin_at_their_steps(tiny_config):
     assert [phase_at(tiny_config, step) for step in steps] == expected
     weights = ("adversarial.weight", "adversarial.recombined_weight")
     config = tiny_config.with_fields(dict.fromkeys(weights, 0.0))
-    assert phase_at(config, 159) == Phase.QUANTIZED
     # With or without a discriminator, codes are fixed from their own step on.
     for each, before in ((tiny_config, Phase.ADVERSARIAL), (config, Phase.QUANTIZED)):
         fixed = each.with_fields({"quantizer.freeze_at": 0.75})
@@ -77,13 +75,10 @@ def test_phases_begin_at_their_steps(tiny_config):
 @pytest.mark.parametrize(
     "step, steps, flags",
     [
-        (59, 320, None),  # the codebook, of step 60 of 160, becomes that of step 120
-        (61, 161, None),
-        (61, 320, {"quantizer.init_at": 0.1875, "adversarial.start_at": 0.3125}),
-        (120, 320, {"quantizer.init_at": 0.1875, "adversarial.start_at": 0.3125}),
-        (121, 192, None),
-        (121, 240, {"quantizer.init_at": 0.25, "adversarial.start_at": 0.416667}),
         (0, 10_000, None),
+        (59, 320, None),  # the codebook, of step 60 of 160, becomes that of step 120
+        (61, 320, {"quantizer.init_at": 0.1875, "adversarial.start_at": 0.3125}),
+        (121, 240, {"quantizer.init_at": 0.25, "adversarial.start_at": 0.416667}),
     ],
 )
 def test_a_longer_run_does_not_undo_what_it_has_begun(tiny_config, step, steps, flags):
@@ -98,9 +93,7 @@ def test_a_longer_run_does_not_undo_what_it_has_begun(tiny_config, step, steps, 
     check_phases(config.with_fields(flags), planned, step)
 
 
-@pytest.mark.parametrize(
-    "warmup, expected", [(0.0, [1, 1, 1, 1]), (0.5, [0, 0, 0.5, 1]), (1.0, [0, 0, 0.25, 1])]
-)
+@pytest.mark.parametrize("warmup, expected", [(0.0, [1, 1, 1, 1]), (0.5, [0, 0, 0.5, 1])])
 def test_recombination_s_weight_rises_from_the_codebook_on(tiny_config, warmup, expected):
     config = tiny_config.with_fields({"loss.recombination_warmup": warmup})  # 60 of 160 steps
     assert [float(recombination_factor(config, step)) for step in (0, 60, 85, 160)] == expected
@@ -134,15 +127,14 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(
         called.append(("revive", step, images))
         return given, 1
 
-    steps = SimpleNamespace(
-        latents=lambda params, images: jnp.zeros((8, 8, 8)), initialise=initialise, revive=revive
-    )
-
     def batches(run, first_step):
         assert first_step == 60
         while True:
             yield None
 
+    steps = SimpleNamespace(
+        latents=lambda params, images: jnp.zeros((8, 8, 8)), initialise=initialise, revive=revive
+    )
     monkeypatch.setattr(loop, "_batches", batches)
     run = run_of(config, steps=steps)
     for step in range(160):
@@ -151,49 +143,35 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(
     assert called == [("initialise", 60, (8, 8, 8, 8)), *revived]
 
 
-@pytest.mark.parametrize("made_by", [None, "grain 0.0.1", "here"])
+@pytest.mark.parametrize("made_by", [shuffle_version(), "grain 0.0.1"])
 def test_another_order_of_the_images_is_mentioned(tiny_config, capsys, made_by):
-    progress = {"data": "faces"}
-    if made_by is not None:
-        progress["order"] = shuffle_version() if made_by == "here" else made_by
-    checkpoints = SimpleNamespace(
-        latest_step=lambda: 7, restore=lambda shapes, mesh: (SimpleNamespace(step=7), progress)
-    )
+    restored = SimpleNamespace(step=7), {"data": "faces", "order": made_by}
     run = run_of(
         tiny_config,
-        checkpoints=checkpoints,
+        checkpoints=SimpleNamespace(latest_step=lambda: 7, restore=lambda *_: restored),
         dataset=SimpleNamespace(identity="faces"),
         steps=SimpleNamespace(create=lambda: None),
     )
     loop._first_state(run)
-    lines = capsys.readouterr().out.splitlines()
-    changed = [line for line in lines if "order of the images may change" in line]
-    assert len(changed) == (made_by == "grain 0.0.1")
-    assert all("grain 0.0.1" in line and shuffle_version() in line for line in changed)
+    said = capsys.readouterr().out
+    assert ("order of the images may change" in said) == (made_by == "grain 0.0.1")
 
 
 def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     mesh, data = make_mesh(), load_dataset("random", image_size=16)
-    data = dataclasses.replace(data, validation=first_images(data.validation, 3))  # of a batch of 8
     steps = Steps(tiny_config, mesh)
     params = draw_like(model_shapes(tiny_config), np.random.default_rng(0))
     averages = jax.tree.map(lambda x: 1.5 * x + 0.01, params)
     state: Any = SimpleNamespace(params=params, ema_params=averages)
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data)
-    shown, made = loop.reconstruct_validation(run, state, Phase.CONTINUOUS)
-    whole = dataclasses.replace(run, dataset=load_dataset("random", image_size=16))
-    of_two_batches = loop.reconstruct_validation(whole, state, Phase.CONTINUOUS, most=11)
-    for more, expected in zip(of_two_batches, (shown, made), strict=True):
-        assert len(more) == 11
-        np.testing.assert_array_equal(more[:3], expected)
-    np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(3)])
+    shown, made = loop.reconstruct_validation(run, state, Phase.CONTINUOUS, most=11)  # two batches
+    np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
     averaged, last = (
-        steps.reconstruct(params, jnp.resize(shown, (8, *shown.shape[1:])), False)[:3]
-        for params in (state.ema_params, state.params)
+        steps.reconstruct(x, jnp.asarray(shown[:8]), False) for x in (averages, params)
     )
-    assert made.shape == averaged.shape
-    np.testing.assert_allclose(made.astype(int), np.asarray(averaged).astype(int), atol=1)
-    assert np.abs(made.astype(int) - np.asarray(last)).mean() > 2
+    assert len(made) == 11
+    np.testing.assert_allclose(made[:8].astype(int), np.asarray(averaged).astype(int), atol=1)
+    assert np.abs(made[:8].astype(int) - np.asarray(last)).mean() > 2
 
 
 @pytest.mark.parametrize("phase", [Phase.CONTINUOUS, Phase.QUANTIZED])
@@ -211,56 +189,42 @@ def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config
     assert loop.evaluate(run, state, 5, phase) == ({"psnr": 20.0}, {})
     [(*begin, params, reconstruct)] = given
     shown, made = reconstruct(11)
-    assert begin == [data, mesh, 5]
+    assert begin == [data, mesh, 5] and len(shown) == 11
     assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
-    np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
     np.testing.assert_array_equal(made, shown // (1 if phase == Phase.CONTINUOUS else 2))
 
 
-def test_pictures_show_large_images_as_they_are(tiny_config, tmp_path):
-    data = load_dataset("random", image_size=128)
-    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // 2)
-    run = run_of(tiny_config, mesh=make_mesh(), steps=steps, dataset=data, workdir=tmp_path)
-    state: Any = SimpleNamespace(ema_params=None)
-    loop.save_picture(run, state, 7, Phase.QUANTIZED)
-    picture = np.asarray(Image.open(tmp_path / "pictures" / "step_000007.png"))
-    assert picture.shape[:2] == (2 * 130 + 2, 8 * 130 + 2)
-    np.testing.assert_array_equal(picture[2:130, 2:130], data.validation[0]["image"])
-
-
-def test_a_picture_that_a_bucket_refuses_ends_no_run(tiny_config, bucket, monkeypatch, capsys):
+def test_pictures_are_written_and_a_bucket_that_refuses_one_ends_no_run(
+    tiny_config, bucket, monkeypatch, capsys
+):
     def refuse(path, content):
         raise RuntimeError("503 try again")
 
-    monkeypatch.setattr(type(bucket), "write_bytes", refuse)
-    data = load_dataset("random", image_size=16)
-    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images)
+    data = load_dataset("random", image_size=128)
+    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // 2)
     run = run_of(tiny_config, mesh=make_mesh(), steps=steps, dataset=data, workdir=bucket)
     state: Any = SimpleNamespace(ema_params=None)
-    loop.save_picture(run, state, 7, Phase.CONTINUOUS)
-    path = "gs://bucket/run/pictures/step_000007.png"
-    assert capsys.readouterr().err == (
-        f"{path} is not written, and the run goes on: 503 try again\n"
-    )
+    loop.save_picture(run, state, 7, Phase.QUANTIZED)
+    with (bucket / "pictures" / "step_000007.png").open("rb") as file:
+        picture = np.asarray(Image.open(file))
+    assert picture.shape[:2] == (2 * 130 + 2, 8 * 130 + 2)
+    np.testing.assert_array_equal(picture[2:130, 2:130], data.validation[0]["image"])
+    monkeypatch.setattr(type(bucket), "write_bytes", refuse)
+    loop.save_picture(run, state, 8, Phase.QUANTIZED)
+    assert "step_000008.png is not written, and the run goes on" in capsys.readouterr().err
 
 
-def test_loss_falls(tiny_run):
-    log = read_lines(tiny_run.workdir / "log.jsonl")
-    early = np.mean([line["l1"] for line in log[:3]])
-    before_codebook = np.mean([line["l1"] for line in log if 45 <= line["step"] <= 60])
-    late = np.mean([line["l1"] for line in log[-3:]])
-    assert before_codebook < 0.8 * early
-    assert late < 0.8 * early
-    assert log[-1]["psnr"] > log[0]["psnr"] + 2.0
-
-
-def test_log_holds_what_was_trained(tiny_run):
+def test_a_run_learns_and_its_log_says_what_was_trained(tiny_run):
     log = read_lines(tiny_run.workdir / "log.jsonl")
     assert [line["step"] for line in log] == list(range(5, 161, 5))
     for line in log:
         assert all(np.isfinite(value) for value in line.values())
         assert ("quantization_error" in line) == (line["step"] > 60)
         assert ("discriminator" in line) == (line["step"] > 60)
+    early, late = (np.mean([line["l1"] for line in part]) for part in (log[:3], log[-3:]))
+    before_codebook = np.mean([line["l1"] for line in log if 45 <= line["step"] <= 60])
+    assert before_codebook < 0.8 * early and late < 0.8 * early
+    assert log[-1]["psnr"] > log[0]["psnr"] + 2.0
     # Linear warm-up over 10 steps to the peak, then down; the rate of step s is that of s - 1.
     rates = {line["step"]: line["learning_rate"] for line in log}
     assert rates[5] == pytest.approx(1.5e-3 * 4 / 10)
@@ -268,7 +232,13 @@ def test_log_holds_what_was_trained(tiny_run):
     assert max(rates.values()) <= 1.5e-3 * (1 + 1e-6)
 
 
-def test_console_names_the_codebook_once_and_counts_down(tiny_run):
+def costs(stdout: str) -> dict[str, str]:
+    """The rows of the table at the end of a run."""
+    lines = [line.strip("| ").split(" | ") for line in stdout.splitlines() if line[:1] == "|"]
+    return {cells[0]: cells[1] for cells in lines}
+
+
+def test_the_console_of_a_run_tells_its_phases_and_costs(tiny_run):
     lines = tiny_run.finished.stdout.splitlines()
     assert sum("initialised by k-means" in line for line in lines) == 1
     assert [line for line in lines if "compiling" in line] == [
@@ -276,19 +246,33 @@ def test_console_names_the_codebook_once_and_counts_down(tiny_run):
         "step     60: compiling the adversarial training step",
     ]
     assert any(line.startswith("step    160/160") and "ETA 0:00" in line for line in lines)
+    line = read_lines(tiny_run.workdir / "log.jsonl")[-1]
+    lost = {name: value for name, value in line.items() if name.startswith("seconds_")}
+    assert min(lost.values()) == lost["seconds_restarts"] == 0
+    assert lost["seconds_start"] > lost["seconds_input"] and lost["seconds_pictures"] > 0
+    assert line["goodput"] == pytest.approx(1 - sum(lost.values()) / line["seconds"])
+    table = costs(tiny_run.finished.stdout)
+    assert table["steps"] == "160" and table["restarts"] == "0:00 (0.0%)"
+    share = table["share of the peak, waiting included"]
+    assert 0 < float(share.rstrip("%")) < 100 and 0 < line["peak_share"] < 1
 
 
-def test_only_two_checkpoints_are_kept(tiny_run):
-    names = {path.name for path in (tiny_run.workdir / "checkpoints").iterdir()}
-    assert {name for name in names if name.isdigit()} == {"140", "160"}
-
-
-def test_interruptions_came_when_meant(interrupted):
-    parts, steps = interrupted["parts"], interrupted["steps"]
+def test_a_kill_and_ctrl_c_are_resumed_and_their_time_counts(interrupted):
+    killed, stopped = interrupted["steps"]
+    parts = interrupted["parts"]
     assert [part.code for part in parts] == [-9, 130, 0], [part.stderr for part in parts]
-    assert 20 <= steps[0] < 60 < steps[1] < 160
-    assert f"resuming from step {steps[0]} " in parts[1].stdout
-    assert f"resuming from step {steps[1]} " in parts[2].stdout
+    assert 20 <= killed < 60 < stopped < 160
+    for step, part in zip((killed, stopped), parts[1:], strict=True):
+        assert f"resuming from step {step} " in part.stdout
+    assert parts[1].stdout.splitlines()[-1].startswith(f"stopped at step {stopped};")
+    assert "Traceback" not in parts[1].stderr
+    log = read_lines(interrupted["workdir"] / "log.jsonl")
+    assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(log))
+    restarts = {line["step"]: line["seconds_restarts"] for line in log}
+    assert restarts[max(step for step in restarts if step <= killed)] == 0
+    assert 0 < restarts[stopped // 5 * 5] < restarts[160] < log[-1]["seconds"]
+    tables = [costs(part.stdout) for part in parts]
+    assert tables[0] == {} and [x["steps"] for x in tables[1:]] == [f"{stopped}", "160"]
 
 
 def test_a_checkpoint_before_the_codebook_s_start_is_a_model(interrupted, faces):
@@ -304,87 +288,36 @@ def test_a_checkpoint_before_the_codebook_s_start_is_a_model(interrupted, faces)
     assert error < 0.5 * ((latents - latents.mean((0, 1))) ** 2).sum()
 
 
-def test_ctrl_c_writes_a_checkpoint_of_the_step_it_stops_at(interrupted):
-    ctrl_c, step = interrupted["parts"][1], interrupted["steps"][1]
-    assert ctrl_c.stdout.splitlines()[-1].startswith(f"stopped at step {step};")
-    assert "Traceback" not in ctrl_c.stderr
-
-
-def test_interrupted_run_ends_bit_for_bit_as_the_unbroken_one(tiny_run, interrupted):
+def test_an_interrupted_run_ends_bit_for_bit_as_the_unbroken_one(tiny_run, interrupted):
     unbroken = assert_same_state(interrupted["workdir"], tiny_run.workdir, 160)
-    assert sum(name.startswith("params/") for name in unbroken) > 20
-    assert sum(name.startswith("opt_state/") for name in unbroken) > 40
-    assert sum(name.startswith("discriminator/") for name in unbroken) > 5
-    assert sum(name.startswith("discriminator_opt_state/") for name in unbroken) > 10
-
-
-@pytest.fixture(scope="module")
-def interrupted_and_evaluated(commands, interrupted) -> Path:
-    """Its workdir."""
-    done = commands.run(*interrupted["arguments"])
-    assert done.code == 0, done.stderr
-    return interrupted["workdir"]
+    for kind in ("params", "opt_state", "discriminator", "discriminator_opt_state"):
+        assert sum(name.startswith(f"{kind}/") for name in unbroken) > 5
+    assert checkpoint_steps(tiny_run.workdir) == [140, 160]  # no others are kept
+    speeds = {"images_per_second", "step_seconds", "input_wait", "goodput", "peak_share"}
+    resumed, expected = (
+        [
+            {k: v for k, v in line.items() if k not in speeds and not k.startswith("seconds")}
+            for line in read_lines(workdir / "log.jsonl")
+        ]
+        for workdir in (interrupted["workdir"], tiny_run.workdir)
+    )
+    assert resumed == expected
 
 
 @pytest.mark.slow
-def test_interrupted_run_has_the_same_metrics(tiny_run, interrupted_and_evaluated):
-    resumed = json.loads((interrupted_and_evaluated / "metrics.json").read_text())
+def test_an_interrupted_run_has_the_same_metrics_and_pictures(commands, tiny_run, interrupted):
+    done = commands.run(*interrupted["arguments"])
+    assert done.code == 0, done.stderr
+    workdir = interrupted["workdir"]
+    resumed = json.loads((workdir / "metrics.json").read_text())
     assert resumed.keys() == tiny_run.metrics.keys()
     for name in resumed.keys() - TIMINGS:
         assert resumed[name] == tiny_run.metrics[name], name
-
-
-def test_interrupted_run_logs_each_step_once(tiny_run, interrupted):
-    speeds = {"images_per_second", "step_seconds", "input_wait", "goodput", "peak_share"}
-
-    def without_speed(log: list[dict[str, float]]) -> list[dict[str, float]]:
-        return [
-            {k: v for k, v in line.items() if k not in speeds and not k.startswith("seconds")}
-            for line in log
-        ]
-
-    resumed = without_speed(read_lines(interrupted["workdir"] / "log.jsonl"))
-    assert resumed == without_speed(read_lines(tiny_run.workdir / "log.jsonl"))
-
-
-def costs(stdout: str) -> dict[str, str]:
-    """The rows of the table at the end of a run."""
-    lines = [line.strip("| ").split(" | ") for line in stdout.splitlines() if line[:1] == "|"]
-    return {cells[0]: cells[1] for cells in lines}
-
-
-def test_an_unbroken_run_has_no_restarts_and_its_losses_are_within_its_time(tiny_run):
-    line = read_lines(tiny_run.workdir / "log.jsonl")[-1]
-    lost = {name: value for name, value in line.items() if name.startswith("seconds_")}
-    assert min(lost.values()) == lost["seconds_restarts"] == 0
-    assert lost["seconds_start"] > lost["seconds_input"] and lost["seconds_pictures"] > 0
-    assert line["goodput"] == pytest.approx(1 - sum(lost.values()) / line["seconds"])
-    table = costs(tiny_run.finished.stdout)
-    assert table["steps"] == "160" and table["restarts"] == "0:00 (0.0%)"
-    share = table["share of the peak, waiting included"]
-    assert 0 < float(share.rstrip("%")) < 100 and 0 < line["peak_share"] < 1
-
-
-def test_the_time_of_an_interrupted_run_goes_on_with_what_restarts_take(interrupted):
-    log = read_lines(interrupted["workdir"] / "log.jsonl")
-    assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(log))
-    killed, stopped = interrupted["steps"]
-    restarts = {line["step"]: line["seconds_restarts"] for line in log}
-    assert restarts[max(step for step in restarts if step <= killed)] == 0
-    assert 0 < restarts[stopped // 5 * 5] < restarts[160] < log[-1]["seconds"]
-    parts = [costs(part.stdout) for part in interrupted["parts"]]
-    assert parts[0] == {} and [part["steps"] for part in parts[1:]] == [f"{stopped}", "160"]
-
-
-@pytest.mark.slow
-def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted_and_evaluated):
-    pictures = [path.relative_to(tiny_run.workdir) for path in tiny_run.workdir.rglob("*.png")]
-    pictures = [path for path in pictures if path.parts[0] != "reconstructed"]  # of another test
+    pictures = {path.relative_to(workdir) for path in workdir.rglob("*.png")}
     names = {path.name for path in pictures}
     assert names >= {"samples.png", "interpolations.png", "reconstructions.png", "parents.png"}
     for path in pictures:
-        unbroken = (tiny_run.workdir / path).read_bytes()
-        assert unbroken == (interrupted_and_evaluated / path).read_bytes(), path
+        assert (tiny_run.workdir / path).read_bytes() == (workdir / path).read_bytes(), path
 
 
 def test_divergence_before_the_first_checkpoint_names_none(tiny_config):
@@ -421,38 +354,13 @@ def test_a_checkpoint_whose_next_loss_is_not_finite_is_not_the_last_good_one(
         patch.setattr(loop, "check_finite", killed)
         loop.train(config, tmp_path)
     assert checkpoint_steps(tmp_path) == [1, 2]
-    with pytest.raises(FloatingPointError) as failure:
-        loop.train(config, tmp_path)  # goes on from step 2
-    assert str(failure.value).endswith(
-        "; the weights of step 2 gave it and are set aside; the last good checkpoint is that of"
-        " step 1"
+    message = (
+        r"the loss is nan at step 3: lower optimizer\.learning_rate, .*; the weights of step 2 gave"
+        " it and are set aside; the last good checkpoint is that of step 1$"
     )
-    assert str(failure.value).startswith("the loss is nan at step 3: ")
-    assert checkpoint_steps(tmp_path) == [1]
-    with pytest.raises(FloatingPointError, match=r"step 2 gave it .* that of step 1$"):
-        loop.train(config, tmp_path)  # after the save of step 2
-    assert checkpoint_steps(tmp_path) == [1]
-
-
-@pytest.mark.slow
-def test_loss_that_is_not_finite_stops_the_run(commands, tiny_arguments, tmp_path):
-    arguments = [
-        *tiny_arguments,
-        "--config.optimizer.learning_rate=1e25",
-        "--config.optimizer.name=adamw",
-        "--config.adversarial.weight=0",
-        "--config.adversarial.recombined_weight=0",
-        "--config.optimizer.warmup=0.25",
-        "--config.train.checkpoint_every=1",
-        "--config.train.log_every=1",
-        f"--workdir={tmp_path / 'run'}",
-    ]
-    done = commands.run(*arguments)
-    assert done.code == 1
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "learning_rate" in errors[0] and "Traceback" not in done.stderr
-    steps = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
-    assert f"step {max(steps)}" in errors[0]
-    for name, value in restore_all(tmp_path / "run", max(steps)).items():
+    for _ in range(2):  # from step 2, which is there; from step 1, after the save of step 2
+        with pytest.raises(FloatingPointError, match=message):
+            loop.train(config, tmp_path)
+        assert checkpoint_steps(tmp_path) == [1]
+    for name, value in restore_all(tmp_path, 1).items():
         assert np.all(np.isfinite(value)), name
-    assert all(np.isfinite(line["loss"]) for line in read_lines(tmp_path / "run" / "log.jsonl"))
