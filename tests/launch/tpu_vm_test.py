@@ -191,7 +191,7 @@ STORIES = {
     ),
     "a deletion fails in between": Story(
         0,
-        [*LIFE, "delete", "delete", *LIFE],
+        [*LIFE, *["delete"] * 3, *LIFE],
         answers=[(SLICE, "PREEMPTED", 0), *[("delete", "busy", 1)] * 3],
     ),
     "the request is refused": Story(
