@@ -96,7 +96,7 @@ TINY = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the options --minutes and --kills."""
     parser.addoption("--minutes", type=float, help="skip what is not begun after so many minutes")
-    parser.addoption("--kills", type=int, help="kills at each stage in tests/attack; else a few")
+    parser.addoption("--kills", type=int, help="kills at each stage in tests/attack; else one")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
